@@ -2,8 +2,8 @@
 //
 // A prompt is a list of spans. Template spans carry special tokens; content spans are text of users or documents, which
 // the caller encodes with special tokens off (or replaces by chunks). Immutable, thread-safe.
-#ifndef EPIC_ENGINE_CHAT_TEMPLATE_H_
-#define EPIC_ENGINE_CHAT_TEMPLATE_H_
+#ifndef EPIC_ENGINE_TEXT_CHAT_TEMPLATE_H_
+#define EPIC_ENGINE_TEXT_CHAT_TEMPLATE_H_
 
 #include <memory>
 #include <string>
@@ -38,4 +38,4 @@ class ChatTemplate {
 
 }  // namespace epic
 
-#endif  // EPIC_ENGINE_CHAT_TEMPLATE_H_
+#endif  // EPIC_ENGINE_TEXT_CHAT_TEMPLATE_H_

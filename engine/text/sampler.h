@@ -1,6 +1,6 @@
 // Choosing the next token from logits: greedy, temperature, top-k, top-p, seed; and stop strings over streamed text.
-#ifndef EPIC_ENGINE_SAMPLER_H_
-#define EPIC_ENGINE_SAMPLER_H_
+#ifndef EPIC_ENGINE_TEXT_SAMPLER_H_
+#define EPIC_ENGINE_TEXT_SAMPLER_H_
 
 #include <cstdint>
 #include <random>
@@ -59,4 +59,4 @@ class StopMatcher {
 
 }  // namespace epic
 
-#endif  // EPIC_ENGINE_SAMPLER_H_
+#endif  // EPIC_ENGINE_TEXT_SAMPLER_H_

@@ -5,8 +5,8 @@
 // every length, offset, count and string is checked against the file before use. What cannot be run exactly is refused
 // with a sentence that names the reason (INVALID_ARGUMENT for a broken file, UNIMPLEMENTED for one that we do not run,
 // NOT_FOUND for one that is not there).
-#ifndef EPIC_ENGINE_MODEL_FILE_H_
-#define EPIC_ENGINE_MODEL_FILE_H_
+#ifndef EPIC_ENGINE_FILES_MODEL_FILE_H_
+#define EPIC_ENGINE_FILES_MODEL_FILE_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/model_config.h"
-#include "engine/tokenizer_spec.h"
+#include "engine/files/model_config.h"
+#include "engine/text/tokenizer_spec.h"
 
 namespace epic {
 
@@ -69,4 +69,4 @@ absl::StatusOr<std::unique_ptr<ModelFile>> OpenModelFile(const std::string& path
 
 }  // namespace epic
 
-#endif  // EPIC_ENGINE_MODEL_FILE_H_
+#endif  // EPIC_ENGINE_FILES_MODEL_FILE_H_

@@ -2,8 +2,8 @@
 //
 // One description for every file format. All files are normalised to one convention at load (docs/architecture.md):
 // half-split rotation pairs (dimension i turns with dimension i + head_dim/2), matrices as [out, in] rows.
-#ifndef EPIC_ENGINE_MODEL_CONFIG_H_
-#define EPIC_ENGINE_MODEL_CONFIG_H_
+#ifndef EPIC_ENGINE_FILES_MODEL_CONFIG_H_
+#define EPIC_ENGINE_FILES_MODEL_CONFIG_H_
 
 #include <cstdint>
 #include <optional>
@@ -30,4 +30,4 @@ struct ModelConfig {
 
 }  // namespace epic
 
-#endif  // EPIC_ENGINE_MODEL_CONFIG_H_
+#endif  // EPIC_ENGINE_FILES_MODEL_CONFIG_H_

@@ -1,7 +1,7 @@
 // What a model file says of its tokenizer and chat template, before anything is built from it.
 // Both GGUF metadata and tokenizer.json / tokenizer_config.json are brought to this one form.
-#ifndef EPIC_ENGINE_TOKENIZER_SPEC_H_
-#define EPIC_ENGINE_TOKENIZER_SPEC_H_
+#ifndef EPIC_ENGINE_TEXT_TOKENIZER_SPEC_H_
+#define EPIC_ENGINE_TEXT_TOKENIZER_SPEC_H_
 
 #include <cstdint>
 #include <optional>
@@ -26,4 +26,4 @@ struct TokenizerSpec {
 
 }  // namespace epic
 
-#endif  // EPIC_ENGINE_TOKENIZER_SPEC_H_
+#endif  // EPIC_ENGINE_TEXT_TOKENIZER_SPEC_H_

@@ -1,8 +1,8 @@
 // Text to token ids and back, exactly as the `tokenizers` package does it for the same model.
 //
 // Immutable after construction; every method may be called from many threads at once.
-#ifndef EPIC_ENGINE_TOKENIZER_H_
-#define EPIC_ENGINE_TOKENIZER_H_
+#ifndef EPIC_ENGINE_TEXT_TOKENIZER_H_
+#define EPIC_ENGINE_TEXT_TOKENIZER_H_
 
 #include <cstdint>
 #include <memory>
@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/tokenizer_spec.h"
+#include "engine/text/tokenizer_spec.h"
 
 namespace epic {
 
@@ -67,4 +67,4 @@ class StreamDecoder {
 
 }  // namespace epic
 
-#endif  // EPIC_ENGINE_TOKENIZER_H_
+#endif  // EPIC_ENGINE_TEXT_TOKENIZER_H_
