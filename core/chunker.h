@@ -1,0 +1,38 @@
+// Cuts a document into chunks. Pure: the same tokens, text and options give the same chunks everywhere.
+//
+// A chunk takes `target_tokens`, is extended token by token to the end of a sentence as far as 1.5 x target, failing
+// that to the end of a line as far as 2 x target, failing that it is cut at target_tokens, or at the first later token
+// that ends on a UTF-8 character boundary. A tail under `tail_tokens_min` joins its predecessor. No chunk
+// is longer than 2 x target. Never across documents.
+#ifndef EPIC_CORE_CHUNKER_H_
+#define EPIC_CORE_CHUNKER_H_
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace epic {
+
+inline constexpr int32_t kChunkerVersion = 1;  // goes up with every change of where chunks are cut
+
+struct ChunkerOptions {
+  int32_t target_tokens = 512;
+  int32_t tail_tokens_min = 64;
+};
+
+struct TokenSpan {
+  int32_t begin = 0;
+  int32_t end = 0;  // exclusive
+  friend bool operator==(const TokenSpan&, const TokenSpan&) = default;
+};
+
+// `token_byte_ends[i]` is the end of token i in `text`; pass an empty text and no ends for a document that was
+// registered as token ids, which is then cut at target_tokens.
+// REQUIRES: text.empty() or token_byte_ends.size() == token_count, ends ascending and within the text.
+std::vector<TokenSpan> ChunkDocument(int32_t token_count, std::string_view text, std::span<const size_t> token_byte_ends,
+                                     const ChunkerOptions& options);
+
+}  // namespace epic
+
+#endif  // EPIC_CORE_CHUNKER_H_
