@@ -1,0 +1,32 @@
+// Linkers: the policies that choose which prompt tokens run through the model again (docs/linking.md).
+#ifndef EPIC_ENGINE_LINKER_H_
+#define EPIC_ENGINE_LINKER_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+
+namespace epic {
+
+enum class LinkerKind { kFull, kPrefix, kNaive, kNaiveLast, kCacheBlend, kLegoLink };
+
+struct Linker {
+  LinkerKind kind = LinkerKind::kLegoLink;
+  double cacheblend_percent = 0;  // kCacheBlend: share of chunk tokens that are chosen, in (0, 100]
+  int32_t legolink_tokens = 16;   // kLegoLink: k, tokens recomputed at the head of each chunk; 0 uses recipe "sink4"
+
+  // "full", "prefix", "naive", "naive-last", "cacheblend:<percent>", "legolink:<k>". An empty name is the default,
+  // legolink:16. INVALID_ARGUMENT names the value, what is allowed, and the nearest known name.
+  static absl::StatusOr<Linker> Parse(std::string_view name);
+  std::string Name() const;
+  // The recipe whose chunks this linker uses: "plain" or "sink4".
+  std::string RecipeId() const;
+  // Whether the linker reads cached chunks at all (full and prefix do not).
+  bool UsesChunks() const;
+};
+
+}  // namespace epic
+
+#endif  // EPIC_ENGINE_LINKER_H_
