@@ -68,9 +68,11 @@ class BlockSource {
  public:
   virtual ~BlockSource() = default;
   // One entry a chunk, in order, never null; an absent chunk has origin kAbsent.
-  virtual absl::StatusOr<std::vector<std::unique_ptr<LocatedBlock>>> Locate(const LocateQuery& query, Deadline deadline) = 0;
+  virtual absl::StatusOr<std::vector<std::unique_ptr<LocatedBlock>>> Locate(const LocateQuery& query,
+                                                                            Deadline deadline) = 0;
   // Fills `out` with the range's bytes; out.size() must be its length. OUT_OF_RANGE, NOT_FOUND (lease gone),
-  // FAILED_PRECONDITION (other edition), DEADLINE_EXCEEDED, UNAVAILABLE. Bytes are not verified here: BlockStore::Publish does.
+  // FAILED_PRECONDITION (other edition), DEADLINE_EXCEEDED, UNAVAILABLE. Bytes are not verified here:
+  // BlockStore::Publish does.
   virtual absl::Status Read(const LocatedBlock& block, const BlockRange& range, std::span<std::byte> out,
                             Deadline deadline) = 0;
   virtual std::string address() const = 0;
