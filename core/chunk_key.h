@@ -21,8 +21,9 @@ namespace epic {
 // How a chunk is compiled: its tokens run behind `prefix_tokens`, whose rows are then dropped, so that the first stored
 // row stands at position prefix_tokens.size().
 struct Recipe {
-  std::string id;                      // "plain", "sink4"; at most kRecipeIdBytesMax bytes
-  std::vector<int32_t> prefix_tokens;  // plain: {} or {BOS}; sink4: the first four tokens of the model's rendered prompt
+  std::string id;  // "plain", "sink4"; at most kRecipeIdBytesMax bytes
+  std::vector<int32_t>
+      prefix_tokens;  // plain: {} or {BOS}; sink4: the first four tokens of the model's rendered prompt
 
   int32_t first_position() const { return static_cast<int32_t>(prefix_tokens.size()); }
   friend bool operator==(const Recipe&, const Recipe&) = default;

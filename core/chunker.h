@@ -2,9 +2,9 @@
 //
 // A chunk takes `target_tokens`, is extended token by token to the end of a sentence as far as 1.5 x target, failing
 // that to the end of a line as far as 2 x target, failing that it is cut at target_tokens, or at the first later token
-// that ends on a UTF-8 character boundary. The end of the text is the end of a sentence. A tail under `tail_tokens_min`
-// joins its predecessor. No chunk is longer than 2 x target: that maximum wins over the joining of a tail, which then
-// stays a short chunk, and over the unity of a character. Never across documents.
+// that ends on a UTF-8 character boundary. The end of the text ends a sentence and a line. A tail under
+// `tail_tokens_min` joins its predecessor. No chunk is longer than 2 x target: that maximum wins over the joining of a
+// tail, which then stays a short chunk, and over the unity of a character. Never across documents.
 #ifndef EPIC_CORE_CHUNKER_H_
 #define EPIC_CORE_CHUNKER_H_
 

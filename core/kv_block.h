@@ -3,7 +3,8 @@
 //
 //   header   magic, format version, sizes, dtype, model fingerprint, chunk key, recipe id, first position, edition,
 //            token ids, one entry a layer group {first layer, layers, offset, bytes, XXH3-64 checksum}, header checksum
-//   payload  layer by layer, K then V, in layer groups of at least 256 KiB where the chunk has that much; groups start at
+//   payload  layer by layer, K then V, in layer groups of at least 256 KiB where the chunk has that much; groups start
+//   at
 //            multiples of 64 bytes
 //
 // Inside a layer, tokens are padded with zeros to a multiple of kTokensPerTile (32):
@@ -32,7 +33,8 @@ namespace epic {
 inline constexpr int32_t kTokensPerTile = 32;    // padding of a chunk's token count
 inline constexpr int32_t kTokensPerKeyRow = 16;  // keys that lie side by side for one dimension
 inline constexpr size_t kLayerGroupBytesMin = 256 * 1024;
-inline constexpr size_t kBlockAlignmentBytes = 4096;  // of a block in an arena: a memory page, so that it can be protected
+inline constexpr size_t kBlockAlignmentBytes =
+    4096;  // of a block in an arena: a memory page, so that it can be protected
 inline constexpr size_t kRecipeIdBytesMax = 32;
 
 enum class KvDtype : uint32_t { kBf16 = 1 };

@@ -41,7 +41,7 @@ inline constexpr size_t kCompileQueueMax = 65536;
 inline constexpr int64_t kControlDeadlineMsDefault = 10'000;    // create, get, list, delete, status
 inline constexpr int64_t kGenerateDeadlineMsDefault = 600'000;  // a long prompt on a slow CPU
 inline constexpr int64_t kTransferDeadlineMsDefault = 30'000;   // one block
-inline constexpr int64_t kLeaseMsDefault = 60'000;              // renewed by use; a dead reader's blocks come free after it
+inline constexpr int64_t kLeaseMsDefault = 60'000;  // renewed by use; a dead reader's blocks come free after it
 inline constexpr int64_t kShutdownGraceMs = 10'000;
 
 }  // namespace epic

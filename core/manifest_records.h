@@ -21,8 +21,8 @@ struct DocumentRecord {
   std::string tenant;
   std::string id;
   std::string text;
-  std::vector<int32_t> token_ids;             // registered as ids; empty where text is given
-  std::string token_ids_model_fingerprint;    // of the model that the ids belong to; empty for text
+  std::vector<int32_t> token_ids;           // registered as ids; empty where text is given
+  std::string token_ids_model_fingerprint;  // of the model that the ids belong to; empty for text
   std::map<std::string, std::string> labels;
   int64_t created_unix_ms = 0;
   int64_t expires_unix_ms = 0;  // 0: never
