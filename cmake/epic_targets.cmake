@@ -37,6 +37,12 @@ function(epic_test NAME)
     return()
   endif()
   cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  foreach(source IN LISTS ARG_SOURCES)  # DURING-CONSTRUCTION
+    if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${source})  # DURING-CONSTRUCTION
+      message(STATUS "skipping ${NAME}: ${source} is not there yet")  # DURING-CONSTRUCTION
+      return()  # DURING-CONSTRUCTION
+    endif()  # DURING-CONSTRUCTION
+  endforeach()  # DURING-CONSTRUCTION
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
   endif()

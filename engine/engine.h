@@ -57,6 +57,8 @@ struct GenerationStats {
 };
 
 struct GeneratedToken {
+  // The id of an event that carries text only: text that was held back, when generation ended.
+  static constexpr int32_t kNoToken = -1;
   int32_t id = 0;
   std::string text;  // what may be shown now; may be empty
   float logprob = 0;

@@ -1,0 +1,41 @@
+// Compiling one chunk, in pieces: its tokens run alone behind the recipe's prefix, and the rows of the chunk become a block.
+#ifndef EPIC_ENGINE_CHUNK_COMPILATION_H_
+#define EPIC_ENGINE_CHUNK_COMPILATION_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/kv_block.h"
+#include "engine/private_kv.h"
+
+namespace epic {
+
+class ChunkCompilation {
+ public:
+  ChunkCompilation(const KvBlockInfo& info, const Recipe& recipe);
+
+  int32_t remaining() const { return static_cast<int32_t>(tokens_.size()) - next_; }
+  SequenceKv& kv() { return kv_; }
+  // Hands out the next rows, at most `rows_max`, appended to `token_ids` and `positions`, and makes room for them.
+  int32_t TakeRows(int32_t rows_max, std::vector<int32_t>& token_ids, std::vector<int32_t>& positions);
+  // Writes the block and seals it; returns its edition. REQUIRES: remaining() == 0 and every row has run.
+  absl::StatusOr<uint64_t> WriteBlock(std::span<std::byte> block) const;
+
+ private:
+  KvBlockInfo info_;
+  std::vector<int32_t> tokens_;  // the recipe's prefix, then the chunk
+  int32_t dropped_rows_;
+  int32_t next_ = 0;
+  SequenceKv kv_;
+};
+
+// A block in memory of its own, for spans that are compiled for one request only.
+std::shared_ptr<std::byte[]> AllocateBlockMemory(size_t bytes);
+
+}  // namespace epic
+
+#endif  // EPIC_ENGINE_CHUNK_COMPILATION_H_

@@ -1,0 +1,258 @@
+#include "engine/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "core/status_macros.h"
+#include "fmt/format.h"
+
+namespace epic {
+namespace {
+
+// Rows of a product that one task takes: activations of this many rows stay in the second-level cache while the panels
+// stream past. A multiple of every kernel's tile.
+constexpr int kProductRows = 96;
+constexpr int kTaskPanelsMax = 16;
+constexpr int kRowsPerTask = 8;  // of row-wise work
+
+constexpr int CeilDivide(int a, int b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(const ModelFile& file, int threads) {
+  const CpuKernels* kernels = SelectCpuKernels();
+  if (kernels == nullptr) {
+    return absl::UnimplementedError(
+        "the CPU backend needs a processor with AVX2 and FMA (and EPIC_CPU_ISA, where set, must name one that it has: "
+        "avx2 or avx512)");
+  }
+  std::unique_ptr<CpuBackend> backend(new CpuBackend(file, kernels, threads));
+  EPIC_RETURN_IF_ERROR(backend->LoadWeights(file));
+  backend->BuildRotationTable();
+  return backend;
+}
+
+CpuBackend::CpuBackend(const ModelFile& file, const CpuKernels* kernels, int threads)
+    : file_(file), config_(file.config()), kernels_(kernels), pool_(threads) {
+  const size_t scratch = AttentionScratchFloats(config_.heads / config_.kv_heads, config_.head_dim);
+  attention_scratch_.assign(threads, std::vector<float>(scratch));
+}
+
+KvShape CpuBackend::kv_shape() const { return KvShape{config_.layers, config_.kv_heads, config_.head_dim, KvDtype::kBf16}; }
+
+absl::Status CpuBackend::LoadRows(const ModelFile& file, const std::string& name, bool is_rotated, PackedMatrix& matrix,
+                                  int first_output) {
+  EPIC_ASSIGN_OR_RETURN(const TensorView* tensor, file.Tensor(name));
+  const int rows = static_cast<int>(tensor->RowCount());
+  const int columns = static_cast<int>(tensor->RowLength());
+  const bool permute = is_rotated && file.RotationPairsAreAdjacent();
+  const int half = config_.head_dim / 2;
+  pool_.ParallelFor(CeilDivide(rows, 64), [&](int64_t task, int) {
+    std::vector<float> row(columns);
+    for (int r = static_cast<int>(task) * 64; r < std::min(rows, static_cast<int>(task + 1) * 64); ++r) {
+      DequantizeRows(*tensor, r, r + 1, row);
+      int to = r;
+      if (permute) {
+        const int inside = r % config_.head_dim;
+        to = r - inside + inside / 2 + (inside % 2) * half;
+      }
+      matrix.SetRow(first_output + to, row.data());
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::LoadWeights(const ModelFile& file) {
+  const auto load_vector = [&](const std::string& name, std::vector<float>& out) -> absl::Status {
+    EPIC_ASSIGN_OR_RETURN(const TensorView* tensor, file.Tensor(name));
+    out.resize(tensor->ElementCount());
+    DequantizeRows(*tensor, 0, tensor->RowCount(), out);
+    weight_bytes_ += out.size() * sizeof(float);
+    return absl::OkStatus();
+  };
+  const int q = config_.heads * config_.head_dim;
+  const int kv = config_.kv_heads * config_.head_dim;
+  layers_.resize(config_.layers);
+  for (int i = 0; i < config_.layers; ++i) {
+    Layer& layer = layers_[i];
+    const std::string prefix = fmt::format("layers.{}.", i);
+    EPIC_RETURN_IF_ERROR(load_vector(prefix + "attention_norm", layer.attention_norm));
+    EPIC_RETURN_IF_ERROR(load_vector(prefix + "ffn_norm", layer.ffn_norm));
+    layer.qkv = PackedMatrix(q + 2 * kv, config_.width);
+    EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "q", true, layer.qkv, 0));
+    EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "k", true, layer.qkv, q));
+    EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "v", false, layer.qkv, q + kv));
+    layer.output = PackedMatrix(config_.width, q);
+    EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "o", false, layer.output, 0));
+    layer.gate_up = PackedMatrix(2 * config_.ffn_width, config_.width);
+    EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "gate", false, layer.gate_up, 0));
+    EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "up", false, layer.gate_up, config_.ffn_width));
+    layer.down = PackedMatrix(config_.width, config_.ffn_width);
+    EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "down", false, layer.down, 0));
+    weight_bytes_ += layer.qkv.bytes() + layer.output.bytes() + layer.gate_up.bytes() + layer.down.bytes();
+  }
+  EPIC_RETURN_IF_ERROR(load_vector("final_norm", final_norm_));
+  EPIC_ASSIGN_OR_RETURN(embedding_, file.Tensor("embedding"));
+  output_ = PackedMatrix(config_.vocab_size, config_.width);
+  EPIC_RETURN_IF_ERROR(LoadRows(file, config_.tied_embeddings ? "embedding" : "output", false, output_, 0));
+  weight_bytes_ += output_.bytes();
+  return absl::OkStatus();
+}
+
+// Angles in double: position * base^(-2i / head_dim), so that a long context loses nothing to float.
+void CpuBackend::BuildRotationTable() {
+  const int half = config_.head_dim / 2;
+  rope_cos_.resize(static_cast<size_t>(config_.context_length) * half);
+  rope_sin_.resize(rope_cos_.size());
+  std::vector<double> frequency(half);
+  for (int i = 0; i < half; ++i) frequency[i] = std::pow(config_.rope_base, -2.0 * i / config_.head_dim);
+  pool_.ParallelFor(CeilDivide(config_.context_length, 256), [&](int64_t task, int) {
+    const int end = std::min<int>(config_.context_length, static_cast<int>(task + 1) * 256);
+    for (int p = static_cast<int>(task) * 256; p < end; ++p) {
+      for (int i = 0; i < half; ++i) {
+        rope_cos_[static_cast<size_t>(p) * half + i] = static_cast<float>(std::cos(p * frequency[i]));
+        rope_sin_[static_cast<size_t>(p) * half + i] = static_cast<float>(std::sin(p * frequency[i]));
+      }
+    }
+  });
+}
+
+void CpuBackend::ReserveRows(int rows) {
+  const auto grow = [rows](std::vector<float>& buffer, size_t columns) {
+    if (buffer.size() < rows * columns) buffer.resize(rows * columns);
+  };
+  grow(normed_, config_.width);
+  grow(qkv_, layers_.front().qkv.padded_outputs());
+  grow(attended_, static_cast<size_t>(config_.heads) * config_.head_dim);
+  grow(gate_up_, layers_.front().gate_up.padded_outputs());
+  grow(activated_, config_.ffn_width);
+}
+
+void CpuBackend::Embed(std::span<const int32_t> token_ids, float* hidden) {
+  for (size_t i = 0; i < token_ids.size(); ++i) {
+    DequantizeRows(*embedding_, token_ids[i], token_ids[i] + 1, {hidden + i * config_.width, static_cast<size_t>(config_.width)});
+  }
+}
+
+void CpuBackend::Normalise(int rows, const float* hidden, const std::vector<float>& weight, float* out) {
+  const size_t width = config_.width;
+  pool_.ParallelFor(CeilDivide(rows, kRowsPerTask), [&](int64_t task, int) {
+    for (int r = static_cast<int>(task) * kRowsPerTask; r < std::min(rows, static_cast<int>(task + 1) * kRowsPerTask); ++r) {
+      kernels_->rms_norm(hidden + r * width, weight.data(), config_.width, config_.rms_epsilon, out + r * width);
+    }
+  });
+}
+
+void CpuBackend::Multiply(int rows, const float* input, size_t input_stride, const PackedMatrix& matrix, float* output,
+                          size_t output_stride, bool accumulate) {
+  const int row_tasks = CeilDivide(rows, kProductRows);
+  // Enough tasks that no thread waits long for the last one, groups of four panels so that a single row keeps eight sums.
+  const int wanted = CeilDivide(4 * pool_.threads(), row_tasks);
+  const int panels = std::clamp(CeilDivide(CeilDivide(matrix.panels(), wanted), 4) * 4, 4, kTaskPanelsMax);
+  const int panel_tasks = CeilDivide(matrix.panels(), panels);
+  pool_.ParallelFor(static_cast<int64_t>(row_tasks) * panel_tasks, [&](int64_t task, int) {
+    const int row = static_cast<int>(task / panel_tasks) * kProductRows;
+    const int panel = static_cast<int>(task % panel_tasks) * panels;
+    kernels_->multiply(input + row * input_stride, input_stride, std::min(kProductRows, rows - row), matrix.Panel(panel),
+                       matrix.inner(), std::min(panels, matrix.panels() - panel),
+                       output + row * output_stride + static_cast<size_t>(panel) * kPanelColumns, output_stride, accumulate);
+  });
+}
+
+void CpuBackend::WriteRow(KvPlan& plan, int32_t layer, int32_t position, const float* keys, const float* values) {
+  const KvShape shape = kv_shape();
+  const int half = config_.head_dim / 2;
+  const int32_t index = plan.rows.IndexOf(position);
+  KvPage& page = plan.rows.PageOf(index);
+  const int32_t row = index % kPageTokens;
+  uint16_t* page_keys = page.Keys(layer);
+  uint16_t* page_values = page.Values(layer);
+  const float* cosine = rope_cos_.data() + static_cast<size_t>(position) * half;
+  const float* sine = rope_sin_.data() + static_cast<size_t>(position) * half;
+  for (int head = 0; head < config_.kv_heads; ++head) {
+    const float* k = keys + static_cast<size_t>(head) * config_.head_dim;
+    uint16_t* to = page_keys + shape.KeyIndex(kPageTokens, head, row, 0);
+    for (int i = 0; i < half; ++i) {
+      const float low = k[i] * cosine[i] - k[half + i] * sine[i];
+      const float high = k[half + i] * cosine[i] + k[i] * sine[i];
+      to[static_cast<size_t>(i) * kTokensPerKeyRow] = ToBf16(low);
+      to[static_cast<size_t>(half + i) * kTokensPerKeyRow] = ToBf16(high);
+    }
+    const float* v = values + static_cast<size_t>(head) * config_.head_dim;
+    uint16_t* to_values = page_values + shape.ValueIndex(kPageTokens, head, row, 0);
+    for (int i = 0; i < config_.head_dim; ++i) to_values[i] = ToBf16(v[i]);
+  }
+}
+
+void CpuBackend::WriteKv(const RowBatch& batch, int32_t layer) {
+  const size_t stride = layers_[layer].qkv.padded_outputs();
+  const size_t q = static_cast<size_t>(config_.heads) * config_.head_dim;
+  const size_t kv = static_cast<size_t>(config_.kv_heads) * config_.head_dim;
+  for (const RowGroup& group : batch.groups) {
+    KvPlan& plan = group.kv->PlanFor(layer);
+    pool_.ParallelFor(CeilDivide(group.row_count, kRowsPerTask), [&](int64_t task, int) {
+      const int end = std::min(group.row_count, static_cast<int>(task + 1) * kRowsPerTask);
+      for (int i = static_cast<int>(task) * kRowsPerTask; i < end; ++i) {
+        const int r = group.row_begin + i;
+        const float* row = qkv_.data() + r * stride;
+        WriteRow(plan, layer, batch.positions[r], row + q, row + q + kv);
+      }
+    });
+  }
+}
+
+void CpuBackend::RunLayers(const RowBatch& batch, int32_t layer_begin, int32_t layer_end, bool first_layer_kv_written,
+                           float* hidden) {
+  const int rows = batch.rows();
+  ReserveRows(rows);
+  for (int32_t l = layer_begin; l < layer_end; ++l) {
+    const Layer& layer = layers_[l];
+    Normalise(rows, hidden, layer.attention_norm, normed_.data());
+    Multiply(rows, normed_.data(), config_.width, layer.qkv, qkv_.data(), layer.qkv.padded_outputs(), false);
+    if (l != layer_begin || !first_layer_kv_written) WriteKv(batch, l);
+    Attend(batch, l);
+    Multiply(rows, attended_.data(), static_cast<size_t>(config_.heads) * config_.head_dim, layer.output, hidden,
+             config_.width, true);
+    FeedForward(rows, layer, hidden);
+  }
+}
+
+void CpuBackend::FeedForward(int rows, const Layer& layer, float* hidden) {
+  Normalise(rows, hidden, layer.ffn_norm, normed_.data());
+  const size_t stride = layer.gate_up.padded_outputs();
+  Multiply(rows, normed_.data(), config_.width, layer.gate_up, gate_up_.data(), stride, false);
+  pool_.ParallelFor(CeilDivide(rows, kRowsPerTask), [&](int64_t task, int) {
+    for (int r = static_cast<int>(task) * kRowsPerTask; r < std::min(rows, static_cast<int>(task + 1) * kRowsPerTask); ++r) {
+      const float* row = gate_up_.data() + r * stride;
+      kernels_->silu_multiply(row, row + config_.ffn_width, config_.ffn_width,
+                              activated_.data() + static_cast<size_t>(r) * config_.ffn_width);
+    }
+  });
+  Multiply(rows, activated_.data(), config_.ffn_width, layer.down, hidden, config_.width, true);
+}
+
+void CpuBackend::ProjectKv(const RowBatch& batch, int32_t layer, const float* hidden) {
+  const int rows = batch.rows();
+  ReserveRows(rows);
+  Normalise(rows, hidden, layers_[layer].attention_norm, normed_.data());
+  Multiply(rows, normed_.data(), config_.width, layers_[layer].qkv, qkv_.data(), layers_[layer].qkv.padded_outputs(), false);
+  WriteKv(batch, layer);
+}
+
+void CpuBackend::Logits(int32_t rows, const float* hidden, float* logits) {
+  ReserveRows(rows);
+  Normalise(rows, hidden, final_norm_, normed_.data());
+  if (output_.padded_outputs() == config_.vocab_size) {
+    Multiply(rows, normed_.data(), config_.width, output_, logits, config_.vocab_size, false);
+    return;
+  }
+  // A vocabulary that does not fill its last panel: one row at a time through a padded buffer.
+  std::vector<float> padded(output_.padded_outputs());
+  for (int32_t r = 0; r < rows; ++r) {
+    Multiply(1, normed_.data() + static_cast<size_t>(r) * config_.width, config_.width, output_, padded.data(), padded.size(), false);
+    std::copy_n(padded.data(), config_.vocab_size, logits + static_cast<size_t>(r) * config_.vocab_size);
+  }
+}
+
+}  // namespace epic

@@ -1,0 +1,82 @@
+// The CPU backend: bf16 weights packed at load, float32 arithmetic, one pool of threads.
+#ifndef EPIC_ENGINE_CPU_CPU_BACKEND_H_
+#define EPIC_ENGINE_CPU_CPU_BACKEND_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/backend.h"
+#include "engine/cpu/kernels.h"
+#include "engine/cpu/packed_matrix.h"
+#include "engine/cpu/thread_pool.h"
+#include "engine/files/model_file.h"
+
+namespace epic {
+
+class CpuBackend : public Backend {
+ public:
+  // Reads and packs the weights. `file` must outlive the backend: embeddings are read from the mapped file row by row.
+  // UNIMPLEMENTED where the processor lacks AVX2; the file's own errors otherwise.
+  static absl::StatusOr<std::unique_ptr<CpuBackend>> Create(const ModelFile& file, int threads);
+
+  const ModelConfig& config() const override { return config_; }
+  KvShape kv_shape() const override;
+  size_t weight_bytes() const override { return weight_bytes_; }
+  const char* instruction_set() const { return kernels_->name; }
+
+  void Embed(std::span<const int32_t> token_ids, float* hidden) override;
+  void RunLayers(const RowBatch& batch, int32_t layer_begin, int32_t layer_end, bool first_layer_kv_written,
+                 float* hidden) override;
+  void ProjectKv(const RowBatch& batch, int32_t layer, const float* hidden) override;
+  void Logits(int32_t rows, const float* hidden, float* logits) override;
+
+ private:
+  struct Layer {
+    std::vector<float> attention_norm;
+    std::vector<float> ffn_norm;
+    PackedMatrix qkv;      // [q | k | v] outputs
+    PackedMatrix output;   // attention output
+    PackedMatrix gate_up;  // [gate | up] outputs
+    PackedMatrix down;
+  };
+  struct AttentionTask;
+
+  CpuBackend(const ModelFile& file, const CpuKernels* kernels, int threads);
+  absl::Status LoadWeights(const ModelFile& file);
+  absl::Status LoadRows(const ModelFile& file, const std::string& name, bool is_rotated, PackedMatrix& matrix, int first_output);
+  void BuildRotationTable();
+
+  void Normalise(int rows, const float* hidden, const std::vector<float>& weight, float* out);
+  void Multiply(int rows, const float* input, size_t input_stride, const PackedMatrix& matrix, float* output,
+                size_t output_stride, bool accumulate);
+  void WriteKv(const RowBatch& batch, int32_t layer);
+  void WriteRow(KvPlan& plan, int32_t layer, int32_t position, const float* keys, const float* values);
+  void Attend(const RowBatch& batch, int32_t layer);
+  void FeedForward(int rows, const Layer& layer, float* hidden);
+  void ReserveRows(int rows);
+
+  const ModelFile& file_;
+  ModelConfig config_;
+  const CpuKernels* kernels_;
+  ThreadPool pool_;
+  const TensorView* embedding_ = nullptr;
+  std::vector<Layer> layers_;
+  std::vector<float> final_norm_;
+  PackedMatrix output_;
+  std::vector<float> rope_cos_;  // [position][head_dim / 2]
+  std::vector<float> rope_sin_;
+  size_t weight_bytes_ = 0;
+
+  // Scratch of one pass, grown to the largest batch seen.
+  std::vector<float> normed_;     // [rows, width]
+  std::vector<float> qkv_;        // [rows, qkv outputs]
+  std::vector<float> attended_;   // [rows, heads * head_dim]
+  std::vector<float> gate_up_;    // [rows, gate_up outputs]
+  std::vector<float> activated_;  // [rows, ffn_width]
+  std::vector<std::vector<float>> attention_scratch_;  // one a thread
+};
+
+}  // namespace epic
+
+#endif  // EPIC_ENGINE_CPU_CPU_BACKEND_H_

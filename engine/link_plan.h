@@ -1,0 +1,47 @@
+// The arithmetic of linking: which positions run through the model, which rows of which chunks are used as they lie.
+// Pure; docs/linking.md has the mathematics.
+#ifndef EPIC_ENGINE_LINK_PLAN_H_
+#define EPIC_ENGINE_LINK_PLAN_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/linker.h"
+#include "engine/prompt.h"
+
+namespace epic {
+
+// Rows [row_begin, row_end) of a segment that are attended to as they were compiled.
+struct PlannedShared {
+  int32_t segment = 0;  // index in the prompt
+  int32_t row_begin = 0;
+  int32_t row_end = 0;
+  friend bool operator==(const PlannedShared&, const PlannedShared&) = default;
+};
+
+struct LinkPlan {
+  // Rows that run through all layers: sorted, unique, the last prompt position always among them, because its logits
+  // are the answer's beginning. For CacheBlend: the fresh ones; the rest is chosen at layer 1.
+  std::vector<int32_t> positions;
+  std::vector<PlannedShared> shared;     // in the order of the prompt, none empty
+  std::vector<int32_t> compile_alone;    // naive-last: fresh segments to compile first, at local positions
+};
+
+// Where each segment begins, and at the end the prompt's length.
+std::vector<int32_t> SegmentOffsets(std::span<const PromptSegment> prompt);
+
+// True where this chunk's KV is what full recompute would give: it stands behind exactly the tokens it was compiled
+// behind, at the start of the prompt.
+bool ChunkIsExact(std::span<const PromptSegment> prompt, size_t segment, const Recipe& recipe);
+
+// Plans any linker; full and prefix recompute everything (what the prefix cache holds is taken off by the caller).
+// REQUIRES: the prompt has at least one token.
+LinkPlan PlanLink(std::span<const PromptSegment> prompt, const Linker& linker, const Recipe& recipe);
+
+// CacheBlend's choice: of the candidates, the `count` with the largest deviation, ties to the lower position; sorted.
+std::vector<int32_t> ChooseLargest(std::span<const int32_t> candidates, std::span<const double> deviations, size_t count);
+
+}  // namespace epic
+
+#endif  // EPIC_ENGINE_LINK_PLAN_H_

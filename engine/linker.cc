@@ -1,0 +1,90 @@
+#include "engine/linker.h"
+
+#include <charconv>
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/nearest_name.h"
+#include "fmt/format.h"
+
+namespace epic {
+namespace {
+
+constexpr std::string_view kAllowed = "full, prefix, naive, naive-last, cacheblend:<percent>, legolink:<k>";
+
+// Parses all of `text` as a number; false where anything is left over.
+template <typename T>
+bool ParseNumber(std::string_view text, T& value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+absl::Status Refuse(std::string_view name, const std::string& why) {
+  return absl::InvalidArgumentError(fmt::format("linker \"{}\": {}; allowed are {}", name.substr(0, 64), why, kAllowed));
+}
+
+}  // namespace
+
+absl::StatusOr<Linker> Linker::Parse(std::string_view name) {
+  Linker linker;
+  if (name.empty()) return linker;
+  const size_t colon = name.find(':');
+  const std::string_view word = name.substr(0, colon);
+  const bool has_number = colon != std::string_view::npos;
+  const std::string_view number = has_number ? name.substr(colon + 1) : std::string_view();
+  if (word == "cacheblend") {
+    linker.kind = LinkerKind::kCacheBlend;
+    if (!ParseNumber(number, linker.cacheblend_percent) || !(linker.cacheblend_percent > 0) ||
+        linker.cacheblend_percent > 100) {
+      return Refuse(name, "the percentage must be a number above 0 and at most 100, as in cacheblend:15");
+    }
+    return linker;
+  }
+  if (word == "legolink") {
+    linker.kind = LinkerKind::kLegoLink;
+    if (!ParseNumber(number, linker.legolink_tokens) || linker.legolink_tokens < 0) {
+      return Refuse(name, "k must be a whole number of tokens, 0 or more and at most 2147483647, as in legolink:16");
+    }
+    return linker;
+  }
+  const std::pair<std::string_view, LinkerKind> plain[] = {{"full", LinkerKind::kFull},
+                                                           {"prefix", LinkerKind::kPrefix},
+                                                           {"naive", LinkerKind::kNaive},
+                                                           {"naive-last", LinkerKind::kNaiveLast}};
+  for (const auto& [known, kind] : plain) {
+    if (word != known) continue;
+    if (has_number) return Refuse(name, fmt::format("{} takes no number", known));
+    linker.kind = kind;
+    return linker;
+  }
+  const std::vector<std::string> known = {"full", "prefix", "naive", "naive-last", "cacheblend", "legolink"};
+  return Refuse(name, "there is no such linker" + NameHint(word, known));
+}
+
+std::string Linker::Name() const {
+  switch (kind) {
+    case LinkerKind::kFull:
+      return "full";
+    case LinkerKind::kPrefix:
+      return "prefix";
+    case LinkerKind::kNaive:
+      return "naive";
+    case LinkerKind::kNaiveLast:
+      return "naive-last";
+    case LinkerKind::kCacheBlend:
+      return fmt::format("cacheblend:{}", cacheblend_percent);
+    case LinkerKind::kLegoLink:
+      return fmt::format("legolink:{}", legolink_tokens);
+  }
+  return "";
+}
+
+std::string Linker::RecipeId() const {
+  return kind == LinkerKind::kLegoLink && legolink_tokens == 0 ? "sink4" : "plain";
+}
+
+bool Linker::UsesChunks() const { return kind != LinkerKind::kFull && kind != LinkerKind::kPrefix; }
+
+}  // namespace epic
