@@ -59,9 +59,10 @@ class ModelFile {
   // bring the rows of each head to half-split order (row 2i of a head -> row i, row 2i+1 -> row i + head_dim/2).
   virtual bool RotationPairsAreAdjacent() const = 0;
 
-  // SHA-256 over architecture, rotation, sizes and every tensor's digest, as 64 hexadecimal digits. Takes one pass over the file the
-  // first time; remembered in `<cache_dir>/fingerprints.json` by file identity (path, size, modification time) so that a restart does not read it
-  // again. An empty cache_dir remembers nothing. The fingerprint does not depend on the file format's metadata order.
+  // SHA-256 over architecture, rotation, sizes and every tensor's digest, as 64 hexadecimal digits. Takes one pass over
+  // the file the first time; remembered in `<cache_dir>/fingerprints.json` by file identity (path, size, modification
+  // time) so that a restart does not read it again. An empty cache_dir remembers nothing. The fingerprint does not
+  // depend on the file format's metadata order.
   virtual absl::StatusOr<std::string> Fingerprint(const std::string& cache_dir) const = 0;
 };
 

@@ -1,0 +1,37 @@
+// How many elements and bytes make up one block of each stored tensor type, and how many bytes a tensor takes.
+// The conversion to float is DequantizeRows in model_file.h. Pure functions, safe from any thread.
+#ifndef EPIC_ENGINE_FILES_TENSOR_LAYOUT_H_
+#define EPIC_ENGINE_FILES_TENSOR_LAYOUT_H_
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "engine/files/model_file.h"
+
+namespace epic {
+
+struct BlockLayout {
+  int64_t elements = 0;
+  int64_t bytes = 0;
+};
+
+BlockLayout BlockLayoutOf(TensorType type);
+
+// Bytes of a tensor of `shape`, or nothing where a dimension is below 1, the product exceeds kTensorElementsMax, or the
+// last dimension is no multiple of the type's block.
+std::optional<int64_t> TensorByteCount(TensorType type, std::span<const int64_t> shape);
+
+// Elements of a tensor of `shape`, or nothing under the same conditions on the dimensions.
+std::optional<int64_t> TensorElementCount(std::span<const int64_t> shape);
+
+// "576 x 1536", for messages.
+std::string ShapeText(std::span<const int64_t> shape);
+
+// More than any tensor that fits a machine, and small enough that byte counts cannot overflow.
+inline constexpr int64_t kTensorElementsMax = int64_t{1} << 48;
+
+}  // namespace epic
+
+#endif  // EPIC_ENGINE_FILES_TENSOR_LAYOUT_H_

@@ -1,0 +1,32 @@
+// tokenizer.json of the `tokenizers` library, with tokenizer_config.json and chat_template.jinja beside it, as a
+// TokenizerSpec.
+//
+// tokenizer.json describes a pipeline (normaliser, pre-tokenizer, model, post-processor, decoder). We recognise the one
+// that we run - byte-level BPE with SmolLM2's way of splitting - and refuse every other by the name of the part that
+// differs (UNIMPLEMENTED); contradictions are INVALID_ARGUMENT. `truncation` and `padding` concern batches of its own
+// library and are passed over.
+#ifndef EPIC_ENGINE_FILES_TOKENIZER_JSON_H_
+#define EPIC_ENGINE_FILES_TOKENIZER_JSON_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/text/tokenizer_spec.h"
+
+namespace epic {
+
+// The tokens by which config.json begins and ends a sequence; tokenizer_config.json, where it names any, has
+// precedence.
+struct SequenceTokens {
+  std::optional<int32_t> bos_id;
+  std::optional<int32_t> eos_id;
+};
+
+[[nodiscard]] absl::StatusOr<TokenizerSpec> TokenizerFromFolder(const std::string& folder,
+                                                                const SequenceTokens& defaults);
+
+}  // namespace epic
+
+#endif  // EPIC_ENGINE_FILES_TOKENIZER_JSON_H_
