@@ -24,6 +24,8 @@ inline constexpr size_t kStopStringsMax = 16;
 inline constexpr size_t kStopStringBytesMax = 256;
 inline constexpr int32_t kTopLogprobsMax = 1 << 20;  // bounded by the vocabulary
 inline constexpr int32_t kContinuationTokensMax = 4096;
+// A document's time to live: a hundred years, so that no sum of times overflows.
+inline constexpr int64_t kDocumentTtlMsMax = int64_t{100} * 365 * 24 * 3600 * 1000;
 // One page of a listing.
 inline constexpr int32_t kPageSizeDefault = 100;
 inline constexpr int32_t kPageSizeMax = 1000;

@@ -1,0 +1,373 @@
+#include "cache_node/compile_queue.h"
+
+#include <algorithm>
+
+#include "fmt/format.h"
+#include "spdlog/spdlog.h"
+
+namespace epic {
+
+using std::chrono::steady_clock;
+
+// A chunk in flight. What stands under "shared" is guarded by the queue's mutex; the rest belongs to the queue's thread
+// until `done` is set, and to nobody but readers afterwards.
+struct CompileQueue::Entry {
+  explicit Entry(CompileJob compile_job) : job(std::move(compile_job)) {}
+  const CompileJob job;
+
+  std::optional<BlockStore::Reservation> reservation;
+  steady_clock::time_point submitted_at{};
+  int attempts = 0;
+  bool was_held = false;
+  int64_t compile_us = 0;
+
+  // shared
+  bool urgent = false;
+  bool submitted_urgent = false;
+  bool running = false;
+  bool counts_as_background = false;
+  bool found_no_room = false;
+  uint64_t completions_seen = 0;  // when it found no room
+  int tickets = 0;
+  std::shared_ptr<ChunkCompiler::Job> handle;
+  bool done = false;
+  absl::StatusOr<BlockStore::Lease> result = absl::UnavailableError("not compiled yet");
+};
+
+struct CompileQueue::Step {
+  enum class Kind { kStop, kStart, kFinish, kAbandon, kAskForBackground } kind = Kind::kStop;
+  EntryPointer entry;
+  absl::StatusOr<uint64_t> edition = 0;
+  absl::Status reason;
+};
+
+CompileQueue::CompileQueue(const CompileQueueOptions& options, ChunkCompiler* compiler, BlockStore* store,
+                           CompileObserver* observer)
+    : options_(options), compiler_(compiler), store_(store), observer_(observer), thread_([this] { Run(); }) {}
+
+CompileQueue::~CompileQueue() { Stop(); }
+
+CompileQueue::Ticket::~Ticket() {
+  if (queue_ != nullptr) queue_->Release(std::move(entry_));
+}
+
+void CompileQueue::Release(EntryPointer entry) {
+  // Let go after the lock. Not left to the entry's end: the compiler's callback may keep the entry for longer.
+  absl::StatusOr<BlockStore::Lease> dropped = absl::UnavailableError("released");
+  MutexLock lock(mutex_);
+  --entry->tickets;
+  if (entry->tickets == 0 && entry->done) std::swap(dropped, entry->result);
+  work_.NotifyOne();
+}
+
+absl::StatusOr<CompileQueue::Ticket> CompileQueue::Request(CompileJob job) {
+  std::shared_ptr<ChunkCompiler::Job> to_cancel;
+  EntryPointer entry;
+  {
+    MutexLock lock(mutex_);
+    if (stopping_) return absl::UnavailableError("the cache node is shutting down");
+    EntryPointer& known = entries_[job.info.key];
+    if (known == nullptr) {
+      if (urgent_.size() >= options_.waiting_max) {
+        entries_.erase(job.info.key);
+        return absl::ResourceExhaustedError(
+            fmt::format("{} chunks wait to be compiled already, the limit; try again later", options_.waiting_max));
+      }
+      known = std::make_shared<Entry>(std::move(job));
+      urgent_.push_back(known);
+      work_.NotifyOne();
+    } else if (!known->urgent && known->running) {
+      to_cancel = known->handle;
+      if (known->counts_as_background) --background_running_;
+      known->counts_as_background = false;
+    }
+    known->urgent = true;
+    ++known->tickets;
+    entry = known;
+  }
+  if (to_cancel != nullptr) to_cancel->Cancel();
+  return Ticket(this, std::move(entry));
+}
+
+absl::StatusOr<CompileQueue::Compiled> CompileQueue::Wait(const Ticket& ticket, steady_clock::time_point deadline) {
+  const Entry& entry = *ticket.entry_;
+  MutexLock lock(mutex_);
+  bool in_time = true;
+  while (!entry.done && in_time) in_time = finished_.WaitUntil(mutex_, deadline);
+  if (!entry.done) {
+    return absl::DeadlineExceededError(
+        fmt::format("chunk {} was not compiled before the deadline", entry.job.info.key.Hex()));
+  }
+  if (!entry.result.ok()) return entry.result.status();
+  return Compiled{.lease = entry.result->Share(), .was_held = entry.was_held, .compile_us = entry.compile_us};
+}
+
+void CompileQueue::Wake() {
+  MutexLock lock(mutex_);
+  may_have_background_ = true;
+  work_.NotifyOne();
+}
+
+void CompileQueue::Stop() {
+  std::vector<std::shared_ptr<ChunkCompiler::Job>> handles;
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+    for (const auto& [key, entry] : entries_) {
+      if (entry->handle != nullptr) handles.push_back(entry->handle);
+    }
+    work_.NotifyOne();
+  }
+  for (const std::shared_ptr<ChunkCompiler::Job>& handle : handles) handle->Cancel();
+  if (thread_.joinable()) thread_.join();
+}
+
+CompileQueueStats CompileQueue::Stats() const {
+  MutexLock lock(mutex_);
+  CompileQueueStats stats = stats_;
+  stats.waiting = urgent_.size();
+  stats.running = static_cast<size_t>(running_);
+  return stats;
+}
+
+void CompileQueue::Run() {
+  while (true) {
+    Step step = NextStep();
+    switch (step.kind) {
+      case Step::Kind::kStop:
+        return;
+      case Step::Kind::kStart:
+        Start(step.entry);
+        break;
+      case Step::Kind::kFinish:
+        Finish(step.entry, std::move(step.edition));
+        break;
+      case Step::Kind::kAbandon:
+        Complete(step.entry, step.reason);
+        break;
+      case Step::Kind::kAskForBackground:
+        AskForBackground();
+        break;
+    }
+  }
+}
+
+CompileQueue::Step CompileQueue::NextStep() {
+  MutexLock lock(mutex_);
+  while (true) {
+    Step step;
+    if (!done_.empty()) {
+      step.kind = Step::Kind::kFinish;
+      step.entry = std::move(done_.front().first);
+      step.edition = std::move(done_.front().second);
+      done_.pop_front();
+      return step;
+    }
+    if (stopping_ && urgent_.empty() && running_ == 0) return step;
+    if (TakeUrgent(&step)) return step;
+    const bool takes_background = !stopping_ && may_have_background_ && urgent_.empty() &&
+                                  running_ < options_.running_max &&
+                                  background_running_ < options_.background_running_max;
+    if (!takes_background) {
+      work_.Wait(mutex_);
+    } else if (steady_clock::now() < background_after_) {
+      work_.WaitUntil(mutex_, background_after_);
+    } else {
+      // Unset before the question is asked, so that a Wake during it is not lost.
+      may_have_background_ = false;
+      step.kind = Step::Kind::kAskForBackground;
+      return step;
+    }
+  }
+}
+
+bool CompileQueue::TakeUrgent(Step* step) {
+  if (urgent_.empty()) return false;
+  const EntryPointer& first = urgent_.front();
+  if (stopping_ || first->tickets == 0) {
+    step->kind = Step::Kind::kAbandon;
+    step->reason = stopping_ ? absl::UnavailableError("the cache node is shutting down")
+                             : absl::CancelledError("nobody waits for the chunk any more");
+  } else {
+    // What found no room tries again when something that ran has finished, and may have left room.
+    const bool waits_for_room = first->found_no_room && first->completions_seen == completions_ && running_ > 0;
+    if (running_ >= options_.running_max || waits_for_room) return false;
+    step->kind = Step::Kind::kStart;
+    first->running = true;
+    ++running_;
+  }
+  step->entry = first;
+  urgent_.pop_front();
+  return true;
+}
+
+void CompileQueue::AskForBackground() {
+  std::optional<CompileJob> job = observer_->NextBackgroundJob();
+  if (!job.has_value()) return;
+  EntryPointer entry;
+  {
+    MutexLock lock(mutex_);
+    may_have_background_ = true;
+    EntryPointer& known = entries_[job->info.key];
+    // In flight for a request already: its end will be reported all the same.
+    if (known != nullptr) return;
+    known = std::make_shared<Entry>(*std::move(job));
+    known->running = true;
+    known->counts_as_background = true;
+    ++running_;
+    ++background_running_;
+    entry = known;
+  }
+  Start(entry);
+}
+
+void CompileQueue::Start(const EntryPointer& entry) {
+  const KvBlockInfo& info = entry->job.info;
+  if (store_->Contains(info.key)) {
+    absl::StatusOr<BlockStore::Lease> held = store_->Acquire(info.key, info.token_ids);
+    if (held.ok()) {
+      entry->was_held = true;
+      Complete(entry, std::move(held));
+      return;
+    }
+  }
+  absl::StatusOr<BlockStore::Reservation> reservation = store_->Reserve(KvBlockBytes(info));
+  if (!reservation.ok()) {
+    OnNoRoom(entry, reservation.status());
+    return;
+  }
+  entry->reservation.emplace(*std::move(reservation));
+  Submit(entry);
+}
+
+void CompileQueue::Submit(const EntryPointer& entry) {
+  ChunkCompiler::Request request;
+  request.info = entry->job.info;
+  request.recipe = entry->job.recipe;
+  request.block = entry->reservation->bytes();
+  {
+    MutexLock lock(mutex_);
+    entry->submitted_urgent = entry->urgent;
+    request.urgent = entry->urgent;
+  }
+  request.on_done = [this, entry](absl::StatusOr<uint64_t> edition) {
+    MutexLock lock(mutex_);
+    done_.emplace_back(entry, std::move(edition));
+    work_.NotifyOne();
+  };
+  ++entry->attempts;
+  entry->submitted_at = steady_clock::now();
+  absl::StatusOr<std::shared_ptr<ChunkCompiler::Job>> handle = compiler_->Compile(std::move(request));
+  if (!handle.ok()) {
+    entry->reservation.reset();
+    Complete(entry, handle.status());
+    return;
+  }
+  bool cancel = false;
+  {
+    MutexLock lock(mutex_);
+    entry->handle = *handle;
+    // It became urgent, or the queue was stopped, before there was a handle to cancel.
+    cancel = stopping_ || entry->urgent != entry->submitted_urgent;
+  }
+  if (cancel) (*handle)->Cancel();
+}
+
+void CompileQueue::OnNoRoom(const EntryPointer& entry, const absl::Status& status) {
+  const size_t block_bytes = KvBlockBytes(entry->job.info);
+  const size_t capacity_bytes = store_->Stats().capacity_bytes;
+  if (status.code() == absl::StatusCode::kResourceExhausted && block_bytes > capacity_bytes) {
+    Complete(entry, absl::FailedPreconditionError(
+                        fmt::format("a block of {} tokens takes {} bytes, more than the whole tier of {} bytes; raise "
+                                    "kv-capacity-bytes or lower chunk-tokens",
+                                    entry->job.info.token_ids.size(), block_bytes, capacity_bytes)));
+    return;
+  }
+  {
+    MutexLock lock(mutex_);
+    if (status.code() == absl::StatusCode::kResourceExhausted && entry->urgent && running_ > 1 && !stopping_) {
+      entry->found_no_room = true;
+      entry->completions_seen = completions_;
+      entry->running = false;
+      --running_;
+      urgent_.push_front(entry);
+      return;
+    }
+  }
+  Complete(entry, status);
+}
+
+void CompileQueue::Finish(const EntryPointer& entry, absl::StatusOr<uint64_t> edition) {
+  bool became_urgent = false;
+  bool stopping = false;
+  {
+    MutexLock lock(mutex_);
+    entry->handle = nullptr;
+    became_urgent = entry->urgent && !entry->submitted_urgent;
+    stopping = stopping_;
+  }
+  if (!edition.ok()) {
+    entry->reservation.reset();
+    if (stopping) {
+      Complete(entry, absl::UnavailableError("the cache node is shutting down"));
+    } else if (became_urgent && edition.status().code() == absl::StatusCode::kCancelled) {
+      Start(entry);
+    } else {
+      Complete(entry, edition.status());
+    }
+    return;
+  }
+  const auto compile_time = steady_clock::now() - entry->submitted_at;
+  entry->compile_us = std::chrono::duration_cast<std::chrono::microseconds>(compile_time).count();
+  absl::StatusOr<BlockStore::Lease> lease = store_->Publish(*std::move(entry->reservation));
+  entry->reservation.reset();
+  const bool damaged = lease.status().code() == absl::StatusCode::kDataLoss;
+  {
+    MutexLock lock(mutex_);
+    if (lease.ok()) {
+      ++stats_.compiled_chunks_total;
+      stats_.compiled_tokens_total += entry->job.info.token_ids.size();
+    } else if (damaged) {
+      ++stats_.damaged_total;
+    }
+  }
+  if (damaged && entry->attempts < options_.attempts_max && !stopping) {
+    spdlog::warn("chunk {} was damaged before it was published and is compiled again: {}", entry->job.info.key.Hex(),
+                 std::string(lease.status().message()));
+    Start(entry);
+    return;
+  }
+  Complete(entry, std::move(lease));
+}
+
+void CompileQueue::Complete(const EntryPointer& entry, absl::StatusOr<BlockStore::Lease> result) {
+  const absl::Status status = result.status();
+  bool requested = false;
+  {
+    MutexLock lock(mutex_);
+    requested = entry->urgent;
+  }
+  // Before the waiting are told, so that what they see of the document agrees with what they got.
+  observer_->OnCompileFinished(entry->job, status, requested);
+  MutexLock lock(mutex_);
+  entries_.erase(entry->job.info.key);
+  if (entry->running) {
+    --running_;
+    if (entry->counts_as_background) --background_running_;
+  }
+  ++completions_;
+  if (status.code() == absl::StatusCode::kResourceExhausted) {
+    background_after_ = steady_clock::now() + options_.retry_delay;
+    if (!entry->urgent) ++stats_.postponed_total;
+  } else if (!status.ok() && status.code() != absl::StatusCode::kCancelled &&
+             status.code() != absl::StatusCode::kUnavailable) {
+    ++stats_.failures_total;
+  }
+  // The observer may have put the chunk back to be compiled.
+  if (!status.ok()) may_have_background_ = true;
+  entry->done = true;
+  if (!status.ok() || entry->tickets > 0) entry->result = std::move(result);
+  finished_.NotifyAll();
+}
+
+}  // namespace epic

@@ -1,0 +1,122 @@
+// The documents of a cache node: validates and registers them durably, cuts them into chunks, lists and forgets them.
+//
+// What is durable is in the manifest; what the node's present model makes of it is in the table, which is built again
+// from the manifest at the start. The registry knows nothing of blocks. Thread-safe unless a method says otherwise.
+//
+// A document that has expired is absent for everybody from that moment; SweepExpired then deletes it.
+#ifndef EPIC_CACHE_NODE_DOCUMENT_REGISTRY_H_
+#define EPIC_CACHE_NODE_DOCUMENT_REGISTRY_H_
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "cache_node/compiler.h"
+#include "cache_node/document_table.h"
+#include "cache_node/name_gate.h"
+#include "core/chunker.h"
+#include "core/manifest_records.h"
+#include "storage/manifest.h"
+
+namespace epic {
+
+// What a client registers: text, or token ids of the model.
+struct NewDocument {
+  std::string tenant;  // "default" where empty, here and everywhere below
+  std::string id;
+  std::optional<std::string> text;
+  std::optional<std::vector<int32_t>> token_ids;
+  std::string token_ids_model_fingerprint;  // empty: the node's own
+  std::map<std::string, std::string> labels;
+  int64_t ttl_ms = 0;  // 0: for ever
+};
+
+struct DocumentInfo {
+  DocumentRecord record;
+  DocumentProgress progress;
+};
+
+struct DocumentPage {
+  std::vector<DocumentInfo> documents;
+  std::string next_page_token;  // empty: this was the last page
+};
+
+class DocumentRegistry {
+ public:
+  using Deadline = std::chrono::steady_clock::time_point;
+  using Clock = std::function<int64_t()>;  // milliseconds since 1970
+
+  // `manifest` and `compiler` must outlive the registry.
+  DocumentRegistry(Manifest* manifest, const ChunkCompiler* compiler, const ChunkerOptions& chunker, Clock clock);
+
+  // Fills the table from the manifest, in the order of registration. Call once, before anything else.
+  absl::Status Load();
+
+  struct Created {
+    DocumentInfo document;
+    bool created = false;              // false: the same registration was there already
+    std::vector<ChunkKey> freed_keys;  // of an expired document that had the same id
+  };
+  // Returns when the document is on stable storage. INVALID_ARGUMENT names field, value and limit; ALREADY_EXISTS: the
+  // same id with other content; FAILED_PRECONDITION: token ids of another model. Nothing is stored on failure.
+  absl::StatusOr<Created> Create(const NewDocument& document, Deadline deadline);
+  // NOT_FOUND in the same words for an absent, an expired and another tenant's document.
+  absl::StatusOr<DocumentInfo> Get(const std::string& tenant, const std::string& id) const;
+  absl::StatusOr<DocumentPage> List(const std::string& tenant, int32_t page_size, const std::string& page_token) const;
+  // Returns the keys of chunks that no document has any more.
+  absl::StatusOr<std::vector<ChunkKey>> Delete(const std::string& tenant, const std::string& id, Deadline deadline);
+  // Sees to it that the document is compiled by the present model, once more where that failed.
+  absl::StatusOr<DocumentInfo> Ask(const std::string& tenant, const std::string& id, Deadline deadline);
+  // The document's chunks for a recipe; cut and stored where that has not been done. Asks for compilation as well.
+  absl::StatusOr<ChunkListRecord> Resolve(const std::string& tenant, const std::string& id,
+                                          const std::string& recipe_id, Deadline deadline);
+  // Deletes what has expired, in pieces of bounded size. Returns the keys that became free.
+  std::vector<ChunkKey> SweepExpired(Deadline deadline);
+
+  struct ChunkWork {
+    ChunkKey key;
+    Recipe recipe;
+    std::vector<int32_t> token_ids;
+  };
+  // The next chunk to compile in the background. Nothing as well where a document is just being deleted or registered
+  // anew: ask again after Create, Delete or SweepExpired has returned. One thread only.
+  std::optional<ChunkWork> NextWork();
+
+  absl::StatusOr<int64_t> CountDocuments() const { return manifest_->CountDocuments(); }
+  DocumentTable& table() { return table_; }
+  const DocumentTable& table() const { return table_; }
+
+ private:
+  absl::StatusOr<DocumentRecord> NewRecord(const DocumentName& name, const NewDocument& document) const;
+  // The record where it is there and has not expired, else NOT_FOUND.
+  absl::StatusOr<DocumentRecord> Find(const DocumentName& name) const;
+  absl::StatusOr<ChunkListRecord> Cut(const DocumentRecord& record, const std::string& recipe_id) const;
+  // REQUIRES: the caller holds the document's pass.
+  absl::StatusOr<ChunkListRecord> EnsureChunkList(const DocumentRecord& record, const std::string& recipe_id);
+  absl::StatusOr<Created> CreateAtGate(const DocumentName& name, DocumentRecord record);
+  std::optional<ChunkWork> Postpone(const ChunkKey& key);
+  void AddToTable(const DocumentRecord& record, const ChunkListRecord& list);
+  DocumentInfo Describe(DocumentRecord record) const;
+  bool IsExpired(int64_t expires_unix_ms) const;
+
+  Manifest* const manifest_;
+  const ChunkCompiler* const compiler_;
+  const ChunkerOptions chunker_;
+  const Clock clock_;
+  DocumentTable table_;
+  NameGate gate_;
+  // The list that NextWork is going through.
+  DocumentName work_name_;
+  std::optional<ChunkListRecord> work_list_;
+};
+
+}  // namespace epic
+
+#endif  // EPIC_CACHE_NODE_DOCUMENT_REGISTRY_H_
