@@ -1,9 +1,19 @@
 // Text to token ids and back, exactly as the `tokenizers` package does it for the same model.
 //
-// Immutable after construction; every method may be called from many threads at once.
+// Byte-level BPE with the pre-tokenizer "smollm" so far. A token is one of
+//   normal        built by merges from bytes; written in the byte-level alphabet ("Ġthe");
+//   control       never recognised in text of users, decodes to nothing; written as itself ("<|im_end|>");
+//   user-defined  an added token that is not special; recognised in every text before merges run, decodes to itself.
+// This is what `tokenizers` does with `encode_special_tokens` on, except that added tokens decode to their written form
+// even where that is not ASCII. A user-defined token named as BOS or EOS is treated as control, because text of users
+// must never end or begin a turn; a loader checks the same of ChatTemplate's stop tokens with IsControl.
+//
+// Immutable after construction; every method may be called from many threads at once. The length of a text is the
+// caller's to limit; time grows linearly with it, but for single words of kilobytes, where it is n log n.
 #ifndef EPIC_ENGINE_TEXT_TOKENIZER_H_
 #define EPIC_ENGINE_TEXT_TOKENIZER_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -20,13 +30,15 @@ namespace epic {
 class Tokenizer {
  public:
   // UNIMPLEMENTED for a tokenizer model or pre-tokenizer that we do not run exactly, INVALID_ARGUMENT for an
-  // inconsistent vocabulary; both name the reason.
+  // inconsistent vocabulary; both name the reason. Inconsistent is: a byte without a token, a token twice, a merge that
+  // names an unknown token or comes twice, a merge that would build a control token out of ordinary text.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(TokenizerSpec spec);
   virtual ~Tokenizer() = default;
 
   struct Encoding {
     std::vector<int32_t> ids;
     // byte_ends[i]: the end of token i in the text, so that token i covers bytes [byte_ends[i-1], byte_ends[i]).
+    // A token may end inside a character.
     std::vector<size_t> byte_ends;
   };
 
@@ -35,9 +47,11 @@ class Tokenizer {
   virtual absl::StatusOr<Encoding> EncodeText(std::string_view text) const = 0;
 
   // Encodes with control and user-defined tokens recognised, for chat templates only; never for text of users.
+  // Control tokens are found first, the longest at the leftmost place; user-defined ones in what is left between them.
   virtual absl::StatusOr<std::vector<int32_t>> EncodeWithSpecials(std::string_view text) const = 0;
 
-  // The bytes of one token. Control tokens decode to nothing unless `with_specials`. REQUIRES: 0 <= id < vocab_size().
+  // The bytes of one token. Control tokens decode to nothing unless `with_specials`. An id outside [0, vocab_size())
+  // decodes to nothing: a model may have more logits than its vocabulary has tokens.
   virtual std::string DecodeToken(int32_t id, bool with_specials = false) const = 0;
   // The bytes of all ids together; broken UTF-8 is left as it is.
   std::string Decode(std::span<const int32_t> ids, bool with_specials = false) const;
@@ -52,10 +66,13 @@ class Tokenizer {
 };
 
 // Turns a stream of tokens into a stream of whole UTF-8 characters. One object a sequence; not thread-safe.
+// The concatenation of all that it returns is the decoded bytes with U+FFFD for each invalid sequence, however the
+// bytes fall into tokens.
 class StreamDecoder {
  public:
+  // `tokenizer` must outlive the decoder.
   explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
-  // Returns what is complete after this token; holds back an unfinished character.
+  // Returns what is complete after this token; holds back an unfinished character (at most three bytes).
   std::string Push(int32_t id);
   // Returns what is still held back, with U+FFFD in place of a character that never ended.
   std::string Finish();

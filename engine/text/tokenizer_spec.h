@@ -15,13 +15,13 @@ enum class TokenKind : uint8_t { kNormal, kControl, kUserDefined, kUnknown, kUnu
 struct TokenizerSpec {
   std::string model;          // "bpe": byte-level BPE. Anything else is refused by the tokenizer.
   std::string pre_tokenizer;  // "smollm". tokenizer.json's own description is recognised and brought to this name.
-  std::vector<std::string> tokens;      // by id, in the byte-level alphabet (GPT-2's printable stand-ins for bytes)
-  std::vector<TokenKind> kinds;         // by id, same length
-  std::vector<std::string> merges;      // "left right", in rank order
+  std::vector<std::string> tokens;  // by id, in the byte-level alphabet (GPT-2's printable stand-ins for bytes)
+  std::vector<TokenKind> kinds;     // by id, same length
+  std::vector<std::string> merges;  // "left right", in rank order
   std::optional<int32_t> bos_id;
   std::optional<int32_t> eos_id;
-  bool add_bos = false;                 // the model's tokenizer starts a sequence with bos_id
-  std::string chat_template;            // Jinja source, or empty
+  bool add_bos = false;       // the model's tokenizer starts a sequence with bos_id
+  std::string chat_template;  // Jinja source, or empty
 };
 
 }  // namespace epic
