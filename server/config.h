@@ -78,7 +78,8 @@ class Config {
   absl::StatusOr<ConfigOutcome> Parse(int argc, const char* const* argv);
   absl::StatusOr<ConfigOutcome> Parse(const std::vector<std::string>& arguments, const Environment& environment);
 
-  // One line an option after Parse: "name = value  # default | file PATH | environment EPIC_X | flag".
+  // One line an option after Parse, itself a file that --config takes: "name: value  # default", where the comment says
+  // where the value came from: default, file PATH, environment EPIC_NAME or flag.
   std::string PrintedConfig() const;
   // The program's section of docs/configuration.md.
   std::string Documentation() const;
@@ -86,31 +87,30 @@ class Config {
 
  private:
   struct Option;
-  struct Sources;
-  std::vector<std::unique_ptr<Option>> options_;
-  std::string program_;
-  std::string description_;
-  std::string positional_description_;
+  struct Problems;
+  // Texts that a source gave for an option, as they stood there.
+  using Texts = std::vector<std::string>;
 
   void Add(std::unique_ptr<Option> option);
   Option* Find(std::string_view name) const;
-  std::string UnknownMessage(std::string_view what, std::string_view name) const;
-  void ReadFlags(const std::vector<std::string>& arguments, Sources* sources) const;
-  void ReadEnvironment(const Environment& environment, Sources* sources) const;
-  void ReadFile(const std::string& path, Sources* sources) const;
+  std::vector<std::string> KnownNames() const;
+  // Each reads one source into the options' pending values.
+  void ReadFlags(const std::vector<std::string>& arguments, ConfigOutcome* outcome, Problems* problems);
+  void ReadEnvironment(const Environment& environment, Problems* problems);
+  void ReadFile(const std::string& path, Problems* problems);
+  void Offer(Option* option, int precedence, const std::string& origin, const Texts& texts, Problems* problems);
+
+  std::string program_;
+  std::string description_;
+  bool positional_allowed_ = false;
+  std::string positional_description_;
+  std::vector<std::unique_ptr<Option>> options_;
+  std::string config_path_;  // --config's own value
 };
 
 // What main() does with Parse's answer: prints the output or the error and returns the exit code (0 or 2), or nothing
 // when the program should go on.
 std::optional<int> ExitCodeOf(const absl::StatusOr<ConfigOutcome>& outcome);
-
-// The known name that is fewest edits away from `name`, if it is near enough to be meant. Empty otherwise.
-std::string NearestName(std::string_view name, const std::vector<std::string>& known);
-
-// "4GiB", "1536 KiB" or plain bytes. INVALID_ARGUMENT names the value and the forms.
-absl::StatusOr<int64_t> ParseBytes(std::string_view text);
-// The largest unit that divides `bytes`: "4GiB", "1000".
-std::string FormatBytes(int64_t bytes);
 
 }  // namespace epic
 

@@ -28,7 +28,7 @@ absl::Status FromGrpcStatus(const grpc::Status& status);
 // call too; `parent` must then outlive it. The trace of `request_context` travels as metadata.
 std::unique_ptr<grpc::ClientContext> MakeClientContext(std::chrono::steady_clock::time_point deadline,
                                                        const v1::RequestContext& request_context = {},
-                                                       const grpc::ServerContextBase* parent = nullptr);
+                                                       const grpc::ServerContext* parent = nullptr);
 
 // Asks the standard health service. OK: serving. UNAVAILABLE: reached and not serving, or not reached; the sentence
 // says.
