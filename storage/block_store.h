@@ -3,8 +3,8 @@
 // The arena is one mapping of a fixed size with an offset allocator: the hard limit in bytes of the tier, blocks and
 // padding included. A block goes through three states: reserved (being written by one caller, invisible), published
 // (immutable, visible, evictable), gone. Eviction takes the least recently used published blocks that nobody
-// holds a lease on. With `protect_published` every published block is made read-only with mprotect, so that a stray write
-// faults.
+// holds a lease on. With `protect_published` every published block is made read-only with mprotect, so that a stray
+// write faults.
 //
 // Thread-safe. A lease is an RAII handle that keeps an edition's bytes in place; it must not outlive the store.
 #ifndef EPIC_STORAGE_BLOCK_STORE_H_
@@ -56,7 +56,7 @@ class BlockStore {
     explicit operator bool() const { return entry_ != nullptr; }
     const KvBlockView& view() const;  // REQUIRES: *this
     uint64_t edition() const { return view().edition(); }
-    Lease Share() const;              // a second handle on the same edition
+    Lease Share() const;  // a second handle on the same edition
     void Reset();
 
    private:
@@ -87,11 +87,13 @@ class BlockStore {
   // REQUIRES: no lease and no reservation is alive.
   ~BlockStore();
 
-  // Reserves room, evicting where needed. RESOURCE_EXHAUSTED names both sizes where a block is larger than the tier, or
-  // where leases hold too much of it.
+  // Reserves room, evicting where needed: the least recently used, and where what is free then lies scattered, the
+  // cheapest neighbours. RESOURCE_EXHAUSTED names both sizes where a block is larger than the tier, or where leases
+  // hold too much of it.
   absl::StatusOr<Reservation> Reserve(size_t bytes);
   // Makes a sealed block visible under its own key and returns a lease on it. Verifies the payload's checksums
-  // first (DATA_LOSS). Where the key is there already, the reservation is dropped and the older edition's lease returned.
+  // first (DATA_LOSS). Where the key is there already, the reservation is dropped and the older edition's lease
+  // returned.
   absl::StatusOr<Lease> Publish(Reservation reservation);
 
   // A lease on the block of this key, and a touch for eviction; NOT_FOUND (counted as a miss) where it is not held.
@@ -101,7 +103,8 @@ class BlockStore {
   // Makes the block unfindable now and frees it when its last lease ends. No-op where it is not held.
   void Drop(const ChunkKey& key);
 
-  // Calls `observer(key)` after each eviction or drop, without a lock held. Set once before use by several threads.
+  // Calls `observer(key)` after each eviction or drop, without a lock held. Set once before use by several threads. By
+  // the time of the call another thread may have published the key again: an observer that keeps state asks Contains.
   void SetRemovalObserver(std::function<void(const ChunkKey&)> observer);
 
   BlockStoreStats Stats() const;
