@@ -1,9 +1,14 @@
 #include "server/grpc_server.h"
 
 #include <fmt/format.h>
+#include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/impl/server_builder_option.h>
+#include <grpcpp/impl/server_builder_plugin.h>
+#include <grpcpp/impl/server_initializer.h>
 #include <grpcpp/resource_quota.h>
+#include <spdlog/spdlog.h>
 
 #include <mutex>
 #include <random>
@@ -16,14 +21,33 @@
 namespace epic {
 namespace {
 
-// Both are switches of the whole process that must be set before the first server is built.
-void EnablePluginsOnce() {
+// Switches of the whole process that must be set before the first server is built.
+void PrepareProcessOnce() {
   static std::once_flag once;
   std::call_once(once, [] {
+    // gRPC's own lines repeat, in its words, errors that we return as sentences.
+    gpr_set_log_function([](gpr_log_func_args* line) { spdlog::debug("grpc: {}", line->message); });
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   });
 }
+
+// gRPC's health service knows the server as a whole only. This tells it each service's name once the server stands.
+class HealthOfServices final : public grpc::ServerBuilderPlugin, public grpc::ServerBuilderOption {
+ public:
+  explicit HealthOfServices(std::vector<std::string>* names) : names_(names) {}
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    plugins->push_back(std::make_unique<HealthOfServices>(names_));
+  }
+  std::string name() override { return "epic_health_of_services"; }
+  void InitServer(grpc::ServerInitializer*) override {}
+  void Finish(grpc::ServerInitializer* initializer) override { *names_ = *initializer->GetServiceList(); }
+  void ChangeArguments(const std::string&, void*) override {}
+
+ private:
+  std::vector<std::string>* const names_;  // outlives the building of the server
+};
 
 // 128 random bits: the id names the request in the logs of all services.
 std::string MakeRequestId() {
@@ -47,7 +71,7 @@ void TakeFromMetadata(const grpc::ServerContext& context, const char* name, std:
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options,
                                                               const std::vector<grpc::Service*>& services) {
   EPIC_RETURN_IF_ERROR(ValidateHostPort("listen", options.listen_address));
-  EnablePluginsOnce();
+  PrepareProcessOnce();
 
   grpc::ResourceQuota quota("epic_server");
   quota.Resize(static_cast<size_t>(options.message_memory_bytes_max));
@@ -66,6 +90,9 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   builder.AddListeningPort(options.listen_address, grpc::InsecureServerCredentials(), &port);
   for (grpc::Service* service : services) builder.RegisterService(service);
 
+  std::vector<std::string> service_names;
+  builder.SetOption(std::make_unique<HealthOfServices>(&service_names));
+
   std::unique_ptr<GrpcServer> server(new GrpcServer());
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || port == 0) {
@@ -73,6 +100,9 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
         fmt::format("cannot listen on {}: the port is in use or the address is not this machine's; choose another with "
                     "--listen",
                     options.listen_address));
+  }
+  for (const std::string& name : service_names) {
+    server->server_->GetHealthCheckService()->SetServingStatus(name, true);
   }
   server->port_ = port;
   server->address_ = fmt::format("{}:{}", options.listen_address.substr(0, options.listen_address.rfind(':')), port);
