@@ -1,0 +1,101 @@
+// Every linker against the independent dense PyTorch linker: logits, chosen rows and M (tests/golden/README.md).
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "tests/engine_harness.h"
+
+namespace epic::testing {
+namespace {
+
+constexpr double kErrorRatioMax = 1.5;
+
+std::vector<PromptSegment> ReadPrompt(const nlohmann::json& entry, Recipe& recipe) {
+  std::vector<PromptSegment> prompt;
+  for (const auto& segment : entry["segments"]) {
+    prompt.push_back({segment["tokens"], segment["kind"] == "chunk", nullptr});
+    if (segment.contains("prefix")) recipe = {"behind-context", segment["prefix"]};
+  }
+  return prompt;
+}
+
+std::vector<int32_t> ExpandRanges(const nlohmann::json& ranges) {
+  std::vector<int32_t> rows;
+  for (const auto& range : ranges) {
+    for (int32_t row = range[0]; row < range[1].get<int32_t>(); ++row) rows.push_back(row);
+  }
+  return rows;
+}
+
+// CacheBlend's rows may differ where the deviations of two rows are within rounding of each other at the boundary.
+void CheckRows(const std::vector<int32_t>& ours, const nlohmann::json& result) {
+  const std::vector<int32_t> expected = ExpandRanges(result["recomputed_rows"]);
+  EXPECT_EQ(static_cast<int32_t>(ours.size()), result["recomputed_count"].get<int32_t>());
+  std::vector<int32_t> different;
+  std::set_symmetric_difference(ours.begin(), ours.end(), expected.begin(), expected.end(), std::back_inserter(different));
+  std::set<int32_t> near;
+  if (result.contains("cacheblend")) {
+    const std::vector<int32_t> rows = result["cacheblend"]["near_rows"];
+    near.insert(rows.begin(), rows.end());
+  }
+  for (const int32_t row : different) EXPECT_TRUE(near.contains(row)) << "row " << row << " is chosen by one side only";
+}
+
+void CheckLogits(const std::vector<float>& ours, const nlohmann::json& golden, const nlohmann::json& result, bool kv_error_only) {
+  std::vector<float> actual, reference;
+  const auto take = [&](const nlohmann::json& ids, const nlohmann::json& logits) {
+    for (size_t i = 0; i < ids.size(); ++i) {
+      actual.push_back(ours.at(ids[i].get<size_t>()));
+      reference.push_back(logits[i]);
+    }
+  };
+  take(golden["logit_ids"], result["logits"]);
+  if (result.contains("top_ids")) take(result["top_ids"], result["top_logits"]);
+  const ErrorSize error = Difference(actual, reference);
+  // Where the weights are bf16 already, all that we round is KV, and the bar is what that costs the reference itself.
+  const double rms_max = kv_error_only ? kErrorRatioMax * result["bf16_kv_error"]["worst_row_rms"].get<double>()
+                                       : result["tolerance"]["rms"].get<double>();
+  const double max_abs = kv_error_only ? kErrorRatioMax * result["bf16_kv_error"]["max_abs"].get<double>()
+                                       : result["tolerance"]["max_abs"].get<double>();
+  EXPECT_LE(error.rms, rms_max);
+  EXPECT_LE(error.max_abs, max_abs);
+}
+
+void CheckAll(EngineHarness& engine, const std::string& golden_path, bool kv_error_only) {
+  const nlohmann::json golden = ReadJson(SourcePath(golden_path));
+  std::set<std::string> seen;
+  for (const auto& entry : golden["cases"]) {
+    Recipe special{"plain", {}};
+    const std::vector<PromptSegment> prompt = ReadPrompt(entry, special);
+    for (const auto& result : entry["results"]) {
+      const std::string linker = result["linker"];
+      SCOPED_TRACE(entry["name"].get<std::string>() + " " + linker);
+      seen.insert(linker);
+      Recipe recipe = special;
+      if (linker == "legolink:0") recipe = {"sink4", golden["sink_tokens"]};
+      const LinkResult ours = engine.Link(prompt, linker, recipe);
+      CheckRows(ours.selected, result);
+      CheckLogits(ours.logits, golden, result, kv_error_only);
+    }
+  }
+  for (const char* linker : {"naive", "naive-last", "cacheblend:15", "legolink:0", "legolink:1", "legolink:16"}) {
+    EXPECT_TRUE(seen.contains(linker)) << "the golden file has no result for " << linker;
+  }
+}
+
+TEST(LinkerGoldenTest, TinyModelEqualsTheDenseLinker) {
+  EngineHarness engine(SourcePath("tests/golden/tiny/tiny"));
+  CheckAll(engine, "tests/golden/tiny/linkers.json", true);
+}
+
+TEST(LinkerGoldenTest, SmolLm2EqualsTheDenseLinker) {
+  if (ModelPathFromEnvironment().empty()) GTEST_SKIP() << "EPIC_MODEL does not name the default model's file";
+  EngineHarness engine(ModelPathFromEnvironment());
+  CheckAll(engine, "tests/golden/smollm2/linkers.json", false);
+}
+
+}  // namespace
+}  // namespace epic::testing
