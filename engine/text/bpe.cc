@@ -18,7 +18,7 @@ uint64_t PairKey(int32_t left, int32_t right) {
 // A merge waiting for its turn. It is stale, and skipped, once either neighbour has become another token.
 struct Candidate {
   int32_t rank;
-  size_t position;  // of the left token's first byte
+  size_t position;  // of the left token in the chain
   int32_t left;
   int32_t right;
   int32_t merged;
@@ -28,9 +28,10 @@ struct Candidate {
   }
 };
 
-// A token in the chain over a long piece, kept at the index of its first byte.
+// A token in the chain over a long piece, kept where its first byte stood.
 struct Link {
-  int32_t id = -1;  // -1: swallowed by the token before it
+  int32_t id = 0;  // kNoToken: swallowed by the token before it
+  size_t end = 0;  // in the piece
   size_t previous = 0;
   size_t next = 0;
 };
@@ -62,14 +63,15 @@ void BytePairMerger::EncodeShort(std::string_view piece, std::vector<Token>& tok
     Merge with_next;  // rank kNoRank: none
   };
   std::array<Symbol, kShortPieceBytes> symbols;
-  size_t count = piece.size();
+  size_t count = 0;
+  for (size_t i = 0; i < piece.size(); ++i) {
+    const int32_t id = byte_ids_[static_cast<uint8_t>(piece[i])];
+    if (id != kNoToken) symbols[count++] = {id, i + 1, {kNoRank, 0}};
+  }
   const auto update = [&](size_t i) {
     const Merge* merge = i + 1 < count ? FindMerge(symbols[i].id, symbols[i + 1].id) : nullptr;
     symbols[i].with_next = merge != nullptr ? *merge : Merge{kNoRank, 0};
   };
-  for (size_t i = 0; i < count; ++i) {
-    symbols[i] = {byte_ids_[static_cast<uint8_t>(piece[i])], i + 1, {kNoRank, 0}};
-  }
   for (size_t i = 0; i < count; ++i) update(i);
   while (true) {
     size_t best = 0;
@@ -88,8 +90,13 @@ void BytePairMerger::EncodeShort(std::string_view piece, std::vector<Token>& tok
 }
 
 void BytePairMerger::EncodeLong(std::string_view piece, std::vector<Token>& tokens) const {
-  const size_t size = piece.size();
-  std::vector<Link> links(size);
+  std::vector<Link> links;
+  links.reserve(piece.size());
+  for (size_t i = 0; i < piece.size(); ++i) {
+    const int32_t id = byte_ids_[static_cast<uint8_t>(piece[i])];
+    if (id != kNoToken) links.push_back({id, i + 1, links.size() - 1, links.size() + 1});
+  }
+  const size_t size = links.size();  // the first link's `previous` and the last one's `next` are no index below it
   std::priority_queue<Candidate> candidates;
   const auto consider = [&](size_t position) {
     const size_t next = links[position].next;
@@ -98,9 +105,6 @@ void BytePairMerger::EncodeLong(std::string_view piece, std::vector<Token>& toke
     if (merge == nullptr) return;
     candidates.push({merge->rank, position, links[position].id, links[next].id, merge->merged});
   };
-  for (size_t i = 0; i < size; ++i) {
-    links[i] = {byte_ids_[static_cast<uint8_t>(piece[i])], i == 0 ? size : i - 1, i + 1};
-  }
   for (size_t i = 0; i < size; ++i) consider(i);
   while (!candidates.empty()) {
     const Candidate candidate = candidates.top();
@@ -109,13 +113,14 @@ void BytePairMerger::EncodeLong(std::string_view piece, std::vector<Token>& toke
     const size_t swallowed = link.next;
     if (link.id != candidate.left || swallowed >= size || links[swallowed].id != candidate.right) continue;
     link.id = candidate.merged;
+    link.end = links[swallowed].end;
     link.next = links[swallowed].next;
-    links[swallowed].id = -1;
+    links[swallowed].id = kNoToken;
     if (link.next < size) links[link.next].previous = candidate.position;
     consider(candidate.position);
     if (link.previous < size) consider(link.previous);
   }
-  for (size_t i = 0; i < size; i = links[i].next) tokens.push_back({links[i].id, links[i].next});
+  for (size_t i = 0; i < size; i = links[i].next) tokens.push_back({links[i].id, links[i].end});
 }
 
 }  // namespace epic

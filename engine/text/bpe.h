@@ -1,7 +1,8 @@
 // Byte-pair merging: one piece of text to token ids, by ranked merges.
 //
 // Starts from one token a byte and joins, again and again, the neighbours whose merge has the lowest rank, the leftmost
-// first. Immutable once its merges are added; Encode may then be called from many threads at once.
+// first. A byte without a token is left out before that, so that the bytes around it become neighbours. Immutable once
+// its merges are added; Encode may then be called from many threads at once.
 #ifndef EPIC_ENGINE_TEXT_BPE_H_
 #define EPIC_ENGINE_TEXT_BPE_H_
 
@@ -19,17 +20,18 @@ class BytePairMerger {
  public:
   struct Token {
     int32_t id = 0;
-    size_t end = 0;  // in the piece, in bytes
+    size_t end = 0;  // in the piece: behind the token's last byte
   };
 
-  // byte_ids[b] is the token of the single byte b.
+  // byte_ids[b] is the token of the single byte b, or kNoToken.
+  static constexpr int32_t kNoToken = -1;
   explicit BytePairMerger(const std::array<int32_t, 256>& byte_ids) : byte_ids_(byte_ids) {}
 
   void Reserve(size_t merges) { merges_.reserve(merges); }
   // Adds the next merge in rank order. Returns false, and changes nothing, where the pair has a merge already.
   bool AddMerge(int32_t left, int32_t right, int32_t merged);
 
-  // Appends the tokens of `piece`. Time is O(n log n) in its length.
+  // Appends the tokens of `piece`: none where no byte of it has a token. Time is O(n log n) in its length.
   void Encode(std::string_view piece, std::vector<Token>& tokens) const;
 
  private:

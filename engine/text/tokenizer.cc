@@ -150,13 +150,14 @@ absl::Status ByteLevelBpeTokenizer::BuildMerger() {
   for (int byte = 0; byte < 256; ++byte) {
     const std::string stand_in = ByteToAlphabet(static_cast<uint8_t>(byte));
     const std::optional<int32_t> id = TokenId(stand_in);
-    if (!id || spec_.kinds[*id] != TokenKind::kNormal) {
+    byte_ids[byte] = id && spec_.kinds[*id] == TokenKind::kNormal ? *id : BytePairMerger::kNoToken;
+    const bool is_plain = (byte >= 0x20 && byte <= 0x7E) || byte == '\n';
+    if (is_plain && byte_ids[byte] == BytePairMerger::kNoToken) {
       return absl::InvalidArgumentError(
           fmt::format("the vocabulary has no ordinary token for the byte 0x{:02x} (written {}), so that it cannot "
-                      "represent every text",
+                      "represent plain text",
                       byte, Shown(stand_in)));
     }
-    byte_ids[byte] = *id;
   }
   merger_.emplace(byte_ids);
   merger_->Reserve(spec_.merges.size());
@@ -251,6 +252,7 @@ absl::StatusOr<Tokenizer::Encoding> ByteLevelBpeTokenizer::EncodeText(std::strin
   EPIC_RETURN_IF_ERROR(CheckUtf8(text));
   Encoding encoding;
   EncodeStretch(text, 0, text.size(), encoding);
+  if (!encoding.byte_ends.empty()) encoding.byte_ends.back() = text.size();  // see Encoding: bytes without tokens
   return encoding;
 }
 

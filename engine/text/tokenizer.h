@@ -8,6 +8,9 @@
 // even where that is not ASCII. A user-defined token named as BOS or EOS is treated as control, because text of users
 // must never end or begin a turn; a loader checks the same of ChatTemplate's stop tokens with IsControl.
 //
+// Some vocabularies lack tokens for single bytes (SmolLM2's for 21: a few control characters and the first bytes of
+// rare planes). The reference leaves such bytes out without a word, and so do we: the text decodes without them.
+//
 // Immutable after construction; every method may be called from many threads at once. The length of a text is the
 // caller's to limit; time grows linearly with it, but for single words of kilobytes, where it is n log n.
 #ifndef EPIC_ENGINE_TEXT_TOKENIZER_H_
@@ -30,15 +33,17 @@ namespace epic {
 class Tokenizer {
  public:
   // UNIMPLEMENTED for a tokenizer model or pre-tokenizer that we do not run exactly, INVALID_ARGUMENT for an
-  // inconsistent vocabulary; both name the reason. Inconsistent is: a byte without a token, a token twice, a merge that
-  // names an unknown token or comes twice, a merge that would build a control token out of ordinary text.
+  // inconsistent vocabulary; both name the reason. Inconsistent is: a byte of printable ASCII or the line feed
+  // without a token, a token twice, a merge that names an unknown token or comes twice, a merge that would build a
+  // control token out of ordinary text.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(TokenizerSpec spec);
   virtual ~Tokenizer() = default;
 
   struct Encoding {
     std::vector<int32_t> ids;
     // byte_ends[i]: the end of token i in the text, so that token i covers bytes [byte_ends[i-1], byte_ends[i]).
-    // A token may end inside a character.
+    // A token may end inside a character. Bytes that the vocabulary has no token for count to the token behind them,
+    // at the end of the text to the last one: where there is any token, byte_ends.back() is the text's length.
     std::vector<size_t> byte_ends;
   };
 

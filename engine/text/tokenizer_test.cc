@@ -171,7 +171,40 @@ TEST_F(TokenizerTest, RefusesOtherModelsAndPreTokenizers) {
   ExpectRefused(absl::StatusCode::kUnimplemented, "the tokenizer model is \"llama\\x0a\"");
 }
 
-TEST_F(TokenizerTest, RefusesAByteWithoutAToken) {
+// Bytes without a token are left out, and what stood around them merges.
+TEST_F(TokenizerTest, VocabularyWithGapsEqualsTheReference) {
+  const nlohmann::json golden = ReadTextGolden("gaps.json");
+  spec_ = SmallTokenizerSpec(golden);
+  const std::unique_ptr<Tokenizer> tokenizer = Create();
+  EXPECT_EQ(tokenizer->TokenId(ByteToAlphabet(0x04)), std::nullopt);
+  for (const auto& expected : golden["cases"]) {
+    const std::string text = expected["text"];
+    const auto encoding = tokenizer->EncodeText(text);
+    ASSERT_TRUE(encoding.ok()) << encoding.status();
+    EXPECT_EQ(encoding->ids, expected["ids"].get<Ids>()) << expected["text"];
+    std::string kept;
+    for (const char byte : text) {
+      if (tokenizer->TokenId(ByteToAlphabet(static_cast<uint8_t>(byte)))) kept.push_back(byte);
+    }
+    const bool has_added_token = text.find("\u2603") != std::string::npos;  // whose bytes alone have no tokens
+    if (!has_added_token) {
+      EXPECT_EQ(tokenizer->Decode(encoding->ids), kept);
+    }
+    EXPECT_TRUE(std::is_sorted(encoding->byte_ends.begin(), encoding->byte_ends.end()));
+    EXPECT_EQ(encoding->ids.empty() ? text.size() : encoding->byte_ends.back(), text.size());
+  }
+}
+
+TEST_F(TokenizerTest, BytesWithoutATokenCountToTheTokenBehindThem) {
+  spec_.tokens[Find(ByteToAlphabet(0x04))] = "[unused]";
+  const std::unique_ptr<Tokenizer> tokenizer = Create();
+  EXPECT_THAT(tokenizer->EncodeText("\x04~\x04\x04{\x04")->byte_ends, ElementsAre(2, 6));
+  EXPECT_THAT(tokenizer->EncodeText("\x04\x04")->ids, testing::IsEmpty());
+  const std::string run = std::string(60, '\x04') + "~" + std::string(60, '\x04');
+  EXPECT_THAT(tokenizer->EncodeText(run + "{")->byte_ends, ElementsAre(61, 122));
+}
+
+TEST_F(TokenizerTest, RefusesAPlainByteWithoutAToken) {
   const int32_t id = Find("\u0120");
   spec_.tokens[id] = "[unused]";
   ExpectRefused(absl::StatusCode::kInvalidArgument, "no ordinary token for the byte 0x20");
@@ -231,7 +264,7 @@ TEST_F(TokenizerTest, RefusesSpecialIdsOutsideTheVocabulary) {
   spec_ = TokenizerSpec();
   spec_.model = "bpe";
   spec_.pre_tokenizer = "smollm";
-  ExpectRefused(absl::StatusCode::kInvalidArgument, "no ordinary token for the byte 0x00");
+  ExpectRefused(absl::StatusCode::kInvalidArgument, "no ordinary token for the byte 0x0a");
 }
 
 TEST_F(TokenizerTest, UnusedTokensNeverComeUp) {

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Makes tests/golden/tokenizer/: what the `tokenizers` package and Jinja answer, for our tokenizer to be compared with.
 
-    python3 tests/golden/make_tokenizer_golden.py small           small.json, utf8.json and chat.json
+    python3 tests/golden/make_tokenizer_golden.py small           small.json, gaps.json, utf8.json and chat.json
     python3 tests/golden/make_tokenizer_golden.py model GGUF      smollm2.json, from the model's own vocabulary
 
 small.json holds a small vocabulary trained here, with the pre-tokenizer and decoder of SmolLM2, and the ids of many
-texts. smollm2.json holds the ids of the same texts, in the same order, by the real vocabulary. Needs tokenizers and
+texts; gaps.json a smaller one that lacks tokens for many bytes. smollm2.json holds the ids of the same texts, in the same order, by the real vocabulary. Needs tokenizers and
 jinja2; `model` also gguf and transformers.
 """
 
@@ -59,6 +59,7 @@ FIXED_TEXTS = [
     "class A:\n    def __init__(self, x=None):\n        self.x = x or {}\n\n    @property\n    def y(self): return self.x['y']\n",
     "SELECT COUNT(*) FROM t WHERE a >= 10 AND b <> 'x''y';", "<div class=\"a\">&nbsp;</div><!-- c -->", "\\frac{1}{2} $x_i^2$ \\\\", "| a | b |\n|---|---|\n| 1 | 2 |\n", "- [ ] item\n* **bold** _it_ `code`\n",
     "\u00a1Hola! \u00bfQu\u00e9 tal? \u00abGuillemets\u00bb \u201equotes\u201c \u2014 dash\u2026 \u20ac5 \u00a33 \u00b11\u00b0 \u2192 \u221e \u2260 \u2211",
+    "=\x04=", "\x04", "-\x04\x04>(\x04(\x06(\x04", "a\x04\x04b", "\U00040000", "=\U00040000=", "(" + "\x04(" * 40, "\u00e9\u010d\u00e9", "x\u010d\u010d",
     "I'LL i'll I\u02bcll 'RE 'Ve '\u0073", "a'b''c'''d", " 's 't", "!'s ?'re x !'", "\n's", "1's 2'd", "\u00e9's \u7f13's",
 ] + SENTENCES
 
@@ -113,16 +114,27 @@ def pre_tokenizer():
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
 
 
-def small_tokenizer():
+def train(vocab_size, alphabet, sample):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizer()
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=1400, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=vocab_size, show_progress=False, initial_alphabet=alphabet,
         special_tokens=[AddedToken(token, special=True, normalized=False) for token in CONTROL])
-    tokenizer.train_from_iterator(training_texts(1), trainer)
+    tokenizer.train_from_iterator(sample, trainer)
     tokenizer.add_tokens(USER_DEFINED)
     return tokenizer
+
+
+def small_tokenizer():
+    return train(1400, pre_tokenizers.ByteLevel.alphabet(), training_texts(1))
+
+
+def gaps_tokenizer():
+    """Knows the bytes of printable ASCII and of a few characters only."""
+    printable = [chr(code_point) for code_point in range(0x21, 0x7F)] + ["\u0120", "\u010a"]
+    runs = ["==", "==", "->", "()", "(((", "\u00e9\u00e9"] * 9
+    return train(420, printable, runs + [text for text in training_texts(4) if text.isascii()])
 
 
 def encode(tokenizer, text, with_specials):
@@ -249,20 +261,27 @@ def write(name, value):
     (FOLDER / name).write_text(lines + "\n", encoding="ascii")
 
 
-def make_small():
-    tokenizer = small_tokenizer()
+def describe(tokenizer, cases):
     model = json.loads(tokenizer.to_str())["model"]
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     tokens = sorted(vocabulary, key=vocabulary.get)
     assert [vocabulary[token] for token in tokens] == list(range(len(tokens)))
-    cases = [{"text": text, **case} for text, case in zip(texts(), encode_all(tokenizer, texts()))]
-    write("small.json", {
+    return {
         "tokens": tokens,
         "control": [vocabulary[token] for token in CONTROL],
         "user_defined": [vocabulary[token] for token in USER_DEFINED],
         "merges": [" ".join(merge) for merge in model["merges"]],
         "cases": cases,
-    })
+    }
+
+
+def make_small():
+    tokenizer = small_tokenizer()
+    cases = [{"text": text, **case} for text, case in zip(texts(), encode_all(tokenizer, texts()))]
+    write("small.json", describe(tokenizer, cases))
+    gaps = gaps_tokenizer()
+    gap_texts = [text for text in texts() if not text.isascii() or "\x04" in text][:160]
+    write("gaps.json", describe(gaps, [{"text": text, "ids": encode(gaps, text, False)} for text in gap_texts]))
     write("utf8.json", utf8_cases(3))
     write("chat.json", chat_cases(tokenizer))
 
