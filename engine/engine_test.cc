@@ -1,0 +1,355 @@
+// The engine through its public interface, on the tiny model: requests, compile jobs, batches, limits, cancellation.
+#include "engine/engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <future>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/chunk_compilation.h"
+#include "tests/engine_harness.h"
+
+namespace epic {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Outcome {
+  absl::Status status = absl::UnknownError("not done");
+  FinishReason reason = FinishReason::kStop;
+  GenerationStats stats;
+  std::vector<int32_t> ids;
+  std::vector<float> logprobs;
+  std::string text;
+};
+
+// Collects a request's events; Wait returns once on_done was called.
+class Collector {
+ public:
+  void Attach(GenerationRequest& request) {
+    request.on_token = [this](const GeneratedToken& token) {
+      MutexLock lock(mutex_);
+      if (token.id != GeneratedToken::kNoToken) {
+        outcome_.ids.push_back(token.id);
+        outcome_.logprobs.push_back(token.logprob);
+      }
+      outcome_.text += token.text;
+      condition_.NotifyAll();
+    };
+    request.on_done = [this](const absl::Status& status, FinishReason reason, const GenerationStats& stats) {
+      MutexLock lock(mutex_);
+      outcome_.status = status;
+      outcome_.reason = reason;
+      outcome_.stats = stats;
+      ++done_count_;
+      condition_.NotifyAll();
+    };
+  }
+  Outcome Wait() {
+    MutexLock lock(mutex_);
+    while (done_count_ == 0) condition_.Wait(mutex_);
+    return outcome_;
+  }
+  void WaitForTokens(size_t count) {
+    MutexLock lock(mutex_);
+    while (outcome_.ids.size() < count && done_count_ == 0) condition_.Wait(mutex_);
+  }
+  int done_count() {
+    MutexLock lock(mutex_);
+    return done_count_;
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar condition_;
+  Outcome outcome_ EPIC_GUARDED_BY(mutex_);
+  int done_count_ EPIC_GUARDED_BY(mutex_) = 0;
+};
+
+class EngineTest : public ::testing::Test {
+ protected:
+  void SetUp() override { Start({}); }
+  void Start(EngineOptions options) {
+    engine_.reset();
+    options.model_path = epic::testing::SourcePath("tests/golden/tiny/tiny.gguf");
+    options.threads = options.threads == 0 ? 2 : options.threads;
+    auto engine = Engine::Create(options);
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    engine_ = *std::move(engine);
+  }
+
+  std::vector<int32_t> Tokens(int count, uint32_t seed) {
+    std::mt19937 generator(seed);
+    std::vector<int32_t> ids(count);
+    for (int32_t& id : ids) id = std::uniform_int_distribution<int32_t>(3, engine_->config().vocab_size - 1)(generator);
+    return ids;
+  }
+
+  // Compiles a chunk through the engine into memory that is then made read-only.
+  ChunkKvPtr Compile(const std::vector<int32_t>& tokens, const std::string& recipe_id = "plain") {
+    CompileRequest request;
+    request.recipe = *engine_->RecipeById(recipe_id);
+    request.info.shape = engine_->kv_shape();
+    request.info.model_fingerprint_hex = engine_->fingerprint_hex();
+    request.info.token_ids = tokens;
+    request.info.recipe_id = recipe_id;
+    request.info.first_position = request.recipe.first_position();
+    const size_t bytes = KvBlockBytes(request.info);
+    std::shared_ptr<std::byte> memory(
+        static_cast<std::byte*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)),
+        [bytes](std::byte* p) { munmap(p, bytes); });
+    request.block = {memory.get(), bytes};
+    std::promise<absl::StatusOr<uint64_t>> done;
+    request.on_done = [&done](absl::StatusOr<uint64_t> edition) { done.set_value(std::move(edition)); };
+    auto handle = engine_->Compile(std::move(request));
+    EXPECT_TRUE(handle.ok()) << handle.status();
+    const auto edition = done.get_future().get();
+    EXPECT_TRUE(edition.ok()) << edition.status();
+    EXPECT_EQ(mprotect(memory.get(), bytes, PROT_READ), 0);
+    auto view = KvBlockView::Parse({memory.get(), bytes});
+    EXPECT_TRUE(view.ok()) << view.status();
+    EXPECT_EQ(view->edition(), *edition);
+    EXPECT_TRUE(view->VerifyPayload().ok());
+    return std::make_shared<ChunkKv>(*std::move(view), memory);
+  }
+
+  GenerationRequest Request(const std::string& linker, int variant = 0, int output_tokens = 12) {
+    GenerationRequest request;
+    request.linker = *Linker::Parse(linker);
+    for (const int count : {9, -60, -33 - variant, 4, -90, 14 + variant}) {
+      const std::vector<int32_t> ids = Tokens(std::abs(count), static_cast<uint32_t>(std::abs(count)));
+      const bool is_chunk = count < 0;
+      request.prompt.push_back({ids, is_chunk, is_chunk && request.linker.UsesChunks() ? Compile(ids, request.linker.RecipeId()) : nullptr});
+    }
+    request.max_output_tokens = output_tokens;
+    request.ignore_end_of_turn = true;
+    request.logprobs = true;
+    return request;
+  }
+
+  Outcome Run(GenerationRequest request) {
+    Collector collector;
+    collector.Attach(request);
+    auto handle = engine_->Generate(std::move(request));
+    if (!handle.ok()) return {handle.status(), {}, {}, {}, {}, {}};
+    return collector.Wait();
+  }
+
+  std::unique_ptr<Engine> engine_;
+};
+
+constexpr const char* kAllLinkers[] = {"full", "prefix", "naive", "naive-last", "cacheblend:15", "legolink:0", "legolink:1", "legolink:16"};
+
+TEST_F(EngineTest, EveryLinkerAnswersAndCountsItsWork) {
+  for (const char* linker : kAllLinkers) {
+    const Outcome outcome = Run(Request(linker));
+    ASSERT_TRUE(outcome.status.ok()) << linker << outcome.status;
+    EXPECT_EQ(outcome.ids.size(), 12u);
+    EXPECT_EQ(outcome.reason, FinishReason::kLength);
+    EXPECT_EQ(outcome.stats.prompt_tokens, 210);
+    EXPECT_EQ(outcome.stats.cached_tokens, 183);
+    EXPECT_EQ(outcome.stats.completion_tokens, 12);
+  }
+  EXPECT_EQ(Run(Request("legolink:16")).stats.selected_tokens, 27 + 3 * 16);
+  EXPECT_EQ(Run(Request("naive")).stats.selected_tokens, 27);
+  EXPECT_EQ(Run(Request("naive-last")).stats.selected_tokens, 1);
+  EXPECT_EQ(Run(Request("cacheblend:15")).stats.selected_tokens, 27 + 27);
+}
+
+TEST_F(EngineTest, ARequestsTokensAreTheSameAloneAndInAnyBatch) {
+  std::vector<GenerationRequest> requests;
+  std::vector<Outcome> alone;
+  for (int variant = 0; variant < 2; ++variant) {
+    for (const char* linker : kAllLinkers) requests.push_back(Request(linker, variant, 8 + variant));
+  }
+  requests[3].sampling = {0.8f, 0.9f, 40, 11};
+  for (const GenerationRequest& request : requests) alone.push_back(Run(request));
+  for (int round = 0; round < 3; ++round) {
+    std::vector<Collector> collectors(requests.size());
+    std::vector<std::shared_ptr<Engine::Handle>> handles;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      GenerationRequest request = requests[(i + round) % requests.size()];
+      collectors[i].Attach(request);
+      handles.push_back(*engine_->Generate(std::move(request)));
+    }
+    for (size_t i = 0; i < requests.size(); ++i) {
+      const Outcome together = collectors[i].Wait();
+      const Outcome& expected = alone[(i + round) % requests.size()];
+      ASSERT_TRUE(together.status.ok());
+      EXPECT_EQ(together.ids, expected.ids);
+      EXPECT_EQ(together.logprobs, expected.logprobs);  // to the last bit
+    }
+  }
+}
+
+TEST_F(EngineTest, ThePrefixCacheIsUsedAndChangesNothing) {
+  const Outcome first = Run(Request("prefix"));
+  const Outcome second = Run(Request("prefix"));
+  EXPECT_EQ(first.ids, second.ids);
+  EXPECT_EQ(first.logprobs, second.logprobs);
+  EXPECT_EQ(first.ids, Run(Request("full")).ids);
+  EXPECT_EQ(first.stats.selected_tokens, 210);
+  EXPECT_EQ(second.stats.selected_tokens, 210 - 192);  // three whole pages of 64
+  EXPECT_EQ(engine_->Load().prefix_hit_tokens_total, 192u);
+  // A second turn: the answer so far is part of the prefix.
+  GenerationRequest turn = Request("prefix");
+  std::vector<int32_t> more = first.ids;
+  more.resize(60, 5);
+  turn.prompt.push_back({more, false, nullptr});
+  EXPECT_EQ(Run(std::move(turn)).stats.selected_tokens, 270 - 192);
+}
+
+TEST_F(EngineTest, AContinuationIsScored) {
+  GenerationRequest request = Request("full");
+  const Outcome generated = Run(request);
+  request.continuation = generated.ids;
+  request.top_logprobs = engine_->config().vocab_size;
+  std::vector<std::vector<std::pair<int32_t, float>>> tops;
+  Collector collector;
+  collector.Attach(request);
+  auto on_token = request.on_token;
+  request.on_token = [&](const GeneratedToken& token) {
+    tops.push_back(token.top);
+    on_token(token);
+  };
+  auto handle = engine_->Generate(std::move(request));
+  const Outcome scored = collector.Wait();
+  EXPECT_EQ(scored.reason, FinishReason::kScored);
+  EXPECT_EQ(scored.ids, generated.ids);
+  EXPECT_EQ(scored.logprobs, generated.logprobs);
+  for (const auto& top : tops) {
+    ASSERT_EQ(top.size(), static_cast<size_t>(engine_->config().vocab_size));
+    double total = 0;
+    for (const auto& [id, logprob] : top) total += std::exp(logprob);
+    EXPECT_NEAR(total, 1, 1e-4);
+  }
+}
+
+TEST_F(EngineTest, StopStringsEndTheAnswerAndAreNotShown) {
+  const Outcome plain = Run(Request("full", 0, 30));
+  ASSERT_GT(plain.text.size(), 8u);
+  const std::string stop = plain.text.substr(5, 3);
+  GenerationRequest request = Request("full", 0, 30);
+  request.stop_strings = {stop};
+  const Outcome stopped = Run(std::move(request));
+  EXPECT_EQ(stopped.reason, FinishReason::kStop);
+  EXPECT_EQ(stopped.text, plain.text.substr(0, plain.text.find(stop)));
+}
+
+TEST_F(EngineTest, CancellationAtEveryStageEndsOnceAndFreesEverything) {
+  for (const char* linker : kAllLinkers) {
+    for (const size_t after_tokens : {0u, 1u, 3u}) {
+      GenerationRequest request = Request(linker, 0, 400);
+      Collector collector;
+      collector.Attach(request);
+      auto handle = *engine_->Generate(std::move(request));
+      collector.WaitForTokens(after_tokens);
+      handle->Cancel();
+      EXPECT_EQ(collector.Wait().status.code(), absl::StatusCode::kCancelled) << linker;
+      handle->Cancel();
+      EXPECT_EQ(collector.done_count(), 1);
+    }
+  }
+  EXPECT_TRUE(Run(Request("full")).status.ok());  // the loop has gone round: what was freed is counted
+  EXPECT_LE(engine_->Load().running_requests, 1);
+}
+
+TEST_F(EngineTest, ADeadlineEndsARequestThatRuns) {
+  GenerationRequest request = Request("full", 0, 7000);
+  request.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(100);
+  EXPECT_EQ(Run(std::move(request)).status.code(), absl::StatusCode::kDeadlineExceeded);
+  GenerationRequest late = Request("full");
+  late.deadline = std::chrono::steady_clock::now() - std::chrono::seconds(1);
+  EXPECT_EQ(Run(std::move(late)).status.code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(EngineTest, RequestsBeyondTheBudgetWaitTheirTurn) {
+  EngineOptions options;
+  options.private_kv_bytes = 1 << 20;  // a page is 64 KiB here: four requests of four pages
+  options.running_requests_max = 8;
+  Start(options);
+  std::vector<Collector> collectors(24);
+  std::vector<std::shared_ptr<Engine::Handle>> handles;
+  for (Collector& collector : collectors) {
+    GenerationRequest request = Request("full", 0, 10);
+    collector.Attach(request);
+    auto handle = engine_->Generate(std::move(request));
+    ASSERT_TRUE(handle.ok()) << handle.status();
+    handles.push_back(*handle);
+    EXPECT_LE(engine_->Load().private_kv_used_bytes, options.private_kv_bytes);
+  }
+  const std::vector<int32_t> expected = collectors[0].Wait().ids;
+  for (Collector& collector : collectors) EXPECT_EQ(collector.Wait().ids, expected);
+}
+
+TEST_F(EngineTest, WhatCanNeverRunIsRefusedAtOnce) {
+  const auto refusal = [&](const std::function<void(GenerationRequest&)>& change) {
+    GenerationRequest request = Request("legolink:16");
+    change(request);
+    return Run(std::move(request)).status;
+  };
+  absl::Status status = refusal([](GenerationRequest& r) { r.prompt.clear(); });
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  status = refusal([](GenerationRequest& r) { r.prompt.push_back({std::vector<int32_t>(9000, 4), false, nullptr}); });
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("context is 8192"));
+  status = refusal([](GenerationRequest& r) { r.prompt[0].token_ids[0] = 320; });
+  EXPECT_THAT(std::string(status.message()), HasSubstr("vocabulary"));
+  status = refusal([](GenerationRequest& r) { r.prompt[1].token_ids[3] ^= 1; });
+  EXPECT_THAT(std::string(status.message()), HasSubstr("other tokens"));
+  status = refusal([](GenerationRequest& r) { r.prompt[1].chunk = nullptr; });
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  status = refusal([&](GenerationRequest& r) { r.linker = *Linker::Parse("legolink:0"); });
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("sink4"));
+  status = refusal([](GenerationRequest& r) { r.max_output_tokens = 0; });
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  status = refusal([](GenerationRequest& r) { r.sampling.temperature = -1; });
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EngineOptions options;
+  options.private_kv_bytes = 1 << 20;
+  Start(options);
+  GenerationRequest large = Request("full", 0, 7000);
+  status = Run(std::move(large)).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("private-kv-bytes"));
+}
+
+TEST_F(EngineTest, OptionsNameEveryProblem) {
+  EngineOptions options;
+  options.threads = 100000;
+  options.piece_tokens = 0;
+  const absl::Status status = options.Validate();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("threads"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("piece_tokens"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("model_path"));
+}
+
+TEST_F(EngineTest, ShuttingDownEndsWhatRuns) {
+  std::vector<Collector> collectors(4);
+  std::vector<std::shared_ptr<Engine::Handle>> handles;
+  for (Collector& collector : collectors) {
+    GenerationRequest request = Request("legolink:16", 0, 5000);
+    collector.Attach(request);
+    handles.push_back(*engine_->Generate(std::move(request)));
+  }
+  collectors[0].WaitForTokens(1);
+  engine_.reset();
+  for (Collector& collector : collectors) EXPECT_EQ(collector.Wait().status.code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(EngineTest, CompilingTheSameChunkTwiceGivesTheSameEdition) {
+  const std::vector<int32_t> tokens = Tokens(77, 5);
+  EXPECT_EQ(Compile(tokens)->view().edition(), Compile(tokens)->view().edition());
+  EXPECT_NE(Compile(tokens)->view().edition(), Compile(tokens, "sink4")->view().edition());
+  EXPECT_GE(engine_->Load().compiled_chunks_total, 3u);  // the last one is counted when its step ends
+}
+
+}  // namespace
+}  // namespace epic
