@@ -188,7 +188,7 @@ void CacheNode::DropUnreferenced(const std::vector<ChunkKey>& keys) {
 absl::Status CacheNode::CheckModel(const std::string& model_fingerprint_hex) const {
   if (model_fingerprint_hex == compiler_->fingerprint_hex()) return absl::OkStatus();
   return absl::FailedPreconditionError(fmt::format("model_fingerprint is {}, this node runs model {}",
-                                                   QuoteForMessage(model_fingerprint_hex),
+                                                   FingerprintForMessage(model_fingerprint_hex),
                                                    compiler_->fingerprint_hex()));
 }
 
@@ -244,18 +244,18 @@ absl::StatusOr<BlockStore::Lease> CacheNode::AcquireHeld(const LocateQuery::Chun
   }
 }
 
-absl::StatusOr<std::vector<BlockProvider::Located>> CacheNode::Locate(const LocateQuery& query, Deadline deadline) {
+absl::StatusOr<std::vector<CacheNode::LeasedChunk>> CacheNode::LocateLeases(const LocateQuery& query,
+                                                                            Deadline deadline) {
   EPIC_RETURN_IF_ERROR(CheckDeadline(deadline));
   EPIC_RETURN_IF_ERROR(CheckQuery(query));
-  std::vector<Located> located(query.chunks.size());
+  std::vector<LeasedChunk> leased(query.chunks.size());
   // Everything is asked for before anything is waited for, so that the compiler sees the whole request.
   std::vector<std::pair<size_t, CompileQueue::Ticket>> tickets;
   for (size_t i = 0; i < query.chunks.size(); ++i) {
     const LocateQuery::Chunk& chunk = query.chunks[i];
-    EPIC_ASSIGN_OR_RETURN(BlockStore::Lease lease, AcquireHeld(chunk));
-    if (lease) {
-      located[i].origin = BlockOrigin::kHeld;
-      located[i].view = ViewOf(std::move(lease));
+    EPIC_ASSIGN_OR_RETURN(leased[i].lease, AcquireHeld(chunk));
+    if (leased[i].lease) {
+      leased[i].origin = BlockOrigin::kHeld;
     } else if (query.compile_missing) {
       EPIC_ASSIGN_OR_RETURN(
           CompileQueue::Ticket ticket,
@@ -265,9 +265,20 @@ absl::StatusOr<std::vector<BlockProvider::Located>> CacheNode::Locate(const Loca
   }
   for (const auto& [i, ticket] : tickets) {
     EPIC_ASSIGN_OR_RETURN(CompileQueue::Compiled compiled, queue_->Wait(ticket, deadline));
-    located[i].origin = compiled.was_held ? BlockOrigin::kHeld : BlockOrigin::kCompiled;
-    located[i].view = ViewOf(std::move(compiled.lease));
-    located[i].compile_us = compiled.compile_us;
+    leased[i].origin = compiled.was_held ? BlockOrigin::kHeld : BlockOrigin::kCompiled;
+    leased[i].lease = std::move(compiled.lease);
+    leased[i].compile_us = compiled.compile_us;
+  }
+  return leased;
+}
+
+absl::StatusOr<std::vector<BlockProvider::Located>> CacheNode::Locate(const LocateQuery& query, Deadline deadline) {
+  EPIC_ASSIGN_OR_RETURN(std::vector<LeasedChunk> leased, LocateLeases(query, deadline));
+  std::vector<Located> located(leased.size());
+  for (size_t i = 0; i < leased.size(); ++i) {
+    located[i].origin = leased[i].origin;
+    located[i].compile_us = leased[i].compile_us;
+    if (leased[i].lease) located[i].view = ViewOf(std::move(leased[i].lease));
   }
   return located;
 }

@@ -93,9 +93,16 @@ class CacheNode : public BlockProvider, private CompileObserver {
   }
   void WakeWaiters() { registry_->table().WakeWaiters(); }
 
-  // FAILED_PRECONDITION: another model. INVALID_ARGUMENT: outside the limits, a recipe that is not the model's, or a
-  // key that is not that of its tokens. DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED: not compiled in time, no room. A view
-  // keeps its lease.
+  // Leases a query's chunks, in order; an absent one has an empty lease. FAILED_PRECONDITION: another model.
+  // INVALID_ARGUMENT: outside the limits, a recipe that is not the model's, or a key that is not that of its tokens.
+  // DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED: not compiled in time, no room; then nothing is leased.
+  struct LeasedChunk {
+    BlockOrigin origin = BlockOrigin::kAbsent;
+    BlockStore::Lease lease;
+    int64_t compile_us = 0;
+  };
+  absl::StatusOr<std::vector<LeasedChunk>> LocateLeases(const LocateQuery& query, Deadline deadline);
+  // The same for transports that need no more than a view, which keeps its lease.
   absl::StatusOr<std::vector<Located>> Locate(const LocateQuery& query, Deadline deadline) override;
 
   // Deletes expired documents. To be called every second or so.

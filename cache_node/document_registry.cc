@@ -52,6 +52,10 @@ absl::Status ValidateTokenCount(size_t count) {
 
 }  // namespace
 
+std::string FingerprintForMessage(const std::string& model_fingerprint_hex) {
+  return ChunkKey::FromHex(model_fingerprint_hex).ok() ? model_fingerprint_hex : QuoteForMessage(model_fingerprint_hex);
+}
+
 DocumentRegistry::DocumentRegistry(Manifest* manifest, const ChunkCompiler* compiler, const ChunkerOptions& chunker,
                                    Clock clock)
     : manifest_(manifest), compiler_(compiler), chunker_(chunker), clock_(std::move(clock)) {}
@@ -120,7 +124,7 @@ absl::StatusOr<DocumentRecord> DocumentRegistry::NewRecord(const DocumentName& n
                                            : document.token_ids_model_fingerprint;
   if (record.token_ids_model_fingerprint != compiler_->fingerprint_hex()) {
     return absl::FailedPreconditionError(fmt::format("token_ids are of model {}, this node runs model {}",
-                                                     QuoteForMessage(record.token_ids_model_fingerprint),
+                                                     FingerprintForMessage(record.token_ids_model_fingerprint),
                                                      compiler_->fingerprint_hex()));
   }
   EPIC_RETURN_IF_ERROR(ValidateTokenCount(document.token_ids->size()));

@@ -38,6 +38,9 @@ struct NewDocument {
   int64_t ttl_ms = 0;  // 0: for ever
 };
 
+// A model fingerprint as a message should show it: in full where it is one, else quoted and shortened.
+std::string FingerprintForMessage(const std::string& model_fingerprint_hex);
+
 struct DocumentInfo {
   DocumentRecord record;
   DocumentProgress progress;
