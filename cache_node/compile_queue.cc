@@ -346,6 +346,13 @@ void CompileQueue::Complete(const EntryPointer& entry, absl::StatusOr<BlockStore
   {
     MutexLock lock(mutex_);
     requested = entry->urgent;
+    if (status.code() == absl::StatusCode::kResourceExhausted) {
+      background_after_ = steady_clock::now() + options_.retry_delay;
+      if (!requested) ++stats_.postponed_total;
+    } else if (!status.ok() && status.code() != absl::StatusCode::kCancelled &&
+               status.code() != absl::StatusCode::kUnavailable) {
+      ++stats_.failures_total;
+    }
   }
   // Before the waiting are told, so that what they see of the document agrees with what they got.
   observer_->OnCompileFinished(entry->job, status, requested);
@@ -356,13 +363,6 @@ void CompileQueue::Complete(const EntryPointer& entry, absl::StatusOr<BlockStore
     if (entry->counts_as_background) --background_running_;
   }
   ++completions_;
-  if (status.code() == absl::StatusCode::kResourceExhausted) {
-    background_after_ = steady_clock::now() + options_.retry_delay;
-    if (!entry->urgent) ++stats_.postponed_total;
-  } else if (!status.ok() && status.code() != absl::StatusCode::kCancelled &&
-             status.code() != absl::StatusCode::kUnavailable) {
-    ++stats_.failures_total;
-  }
   // The observer may have put the chunk back to be compiled.
   if (!status.ok()) may_have_background_ = true;
   entry->done = true;

@@ -252,7 +252,8 @@ TEST(Locate, ManyThreadsOverATierThatIsTooSmallGetTheRightBytesOrARefusal) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_GT(served, 0);
   harness.WaitFor("a", DocumentPhase::kReady);
-  EXPECT_EQ(harness.node().StoreStats().leases, 0u);
+  // The queue lets go of the last block a moment after it has reported it.
+  while (harness.node().StoreStats().leases != 0) std::this_thread::yield();
 }
 
 }  // namespace
