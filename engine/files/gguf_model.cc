@@ -104,13 +104,14 @@ const GgufTensor* FindTensor(const GgufFile& file, std::string_view name) {
 
 // The head size: stated, or the width shared evenly; keys, values and the rotation must all have it.
 absl::Status ReadHeadSize(const GgufFile& file, ModelConfig& config) {
-  if (file.Find("llama.attention.key_length") == nullptr && config.heads > 0 && config.width % config.heads != 0) {
+  if (config.heads < 1)
+    return BrokenFile(file.path, "the number of attention heads is {}, expected at least 1", config.heads);
+  if (file.Find("llama.attention.key_length") == nullptr && config.width % config.heads != 0) {
     return BrokenFile(
         file.path, "the hidden size {} cannot be shared evenly by {} heads, and llama.attention.key_length is missing",
         config.width, config.heads);
   }
-  const int32_t shared = config.heads > 0 ? config.width / config.heads : 0;
-  EPIC_ASSIGN_OR_RETURN(config.head_dim, Size(file, "llama.attention.key_length", shared));
+  EPIC_ASSIGN_OR_RETURN(config.head_dim, Size(file, "llama.attention.key_length", config.width / config.heads));
   EPIC_ASSIGN_OR_RETURN(const int32_t value_length, Size(file, "llama.attention.value_length", config.head_dim));
   if (value_length != config.head_dim) {
     return NotRunHere(file.path, "keys have size {} and values {}; equal sizes are run", config.head_dim, value_length);
@@ -178,8 +179,6 @@ absl::StatusOr<LoadedModel> LoadGgufModel(MappedFile mapped, const std::string& 
   EPIC_ASSIGN_OR_RETURN(ModelConfig config, ReadConfig(file));
   EPIC_ASSIGN_OR_RETURN(TokenizerSpec tokenizer, TokenizerFromGguf(file));
   EPIC_RETURN_IF_ERROR(CheckVocabularyKey(file, config, tokenizer.tokens.size()));
-  EPIC_RETURN_IF_ERROR(CheckAndPadTokenizer(config, path, tokenizer));
-
   LoadedModel model{.weights = std::move(mapped),
                     .config = std::move(config),
                     .tokenizer = std::move(tokenizer),
@@ -201,6 +200,7 @@ absl::StatusOr<LoadedModel> LoadGgufModel(MappedFile mapped, const std::string& 
              .first->second;
   }
   EPIC_RETURN_IF_ERROR(PlaceCanonicalTensors(TensorNaming::kGguf, stored, path, model));
+  EPIC_RETURN_IF_ERROR(CheckAndPadTokenizer(model.config, path, model.tokenizer));
   return model;
 }
 

@@ -236,20 +236,21 @@ absl::StatusOr<LoadedModel> LoadSafetensorsModel(const std::string& folder, cons
   SequenceTokens sequence_tokens;
   EPIC_ASSIGN_OR_RETURN(sequence_tokens.bos_id, SequenceToken(json, "bos_token_id"));
   EPIC_ASSIGN_OR_RETURN(sequence_tokens.eos_id, SequenceToken(json, "eos_token_id"));
-  EPIC_ASSIGN_OR_RETURN(TokenizerSpec tokenizer, TokenizerFromFolder(folder, sequence_tokens));
-  EPIC_RETURN_IF_ERROR(CheckAndPadTokenizer(config, folder + "/tokenizer.json", tokenizer));
-
   EPIC_ASSIGN_OR_RETURN(MappedFile mapped, MappedFile::Open(weights_path));
   EPIC_ASSIGN_OR_RETURN(const SafetensorsFile file, ParseSafetensors(mapped.bytes(), weights_path));
   LoadedModel model{.weights = std::move(mapped),
                     .config = std::move(config),
-                    .tokenizer = std::move(tokenizer),
+                    .tokenizer = {},
                     .rotation_pairs_are_adjacent = false,
                     .tensor_names = {},
                     .tensors = {}};
   std::map<std::string, TensorView> views;
   EPIC_ASSIGN_OR_RETURN(const auto stored, TensorsOf(file, model.config, views, weights_path));
   EPIC_RETURN_IF_ERROR(PlaceCanonicalTensors(TensorNaming::kSafetensors, stored, weights_path, model));
+
+  // Last, because only now the embedding's rows, which bound the ids, are known to be there.
+  EPIC_ASSIGN_OR_RETURN(model.tokenizer, TokenizerFromFolder(folder, model.config.vocab_size, sequence_tokens));
+  EPIC_RETURN_IF_ERROR(CheckAndPadTokenizer(model.config, folder + "/tokenizer.json", model.tokenizer));
   return model;
 }
 

@@ -26,10 +26,11 @@ absl::Status RequireBool(const JsonObject& object, std::string_view key, bool ab
   return NotRunHere(object.path(), "{} is {}; {} is run", object.PlaceOf(key), !expected, expected);
 }
 
-absl::StatusOr<int32_t> TokenId(const nlohmann::json& value, const std::string& path, const std::string& what) {
-  if (!value.is_number_unsigned() || value.get<uint64_t>() >= static_cast<uint64_t>(kVocabularyMax)) {
-    return BrokenFile(path, "the id of {} is {}, expected an integer from 0 to {}", what, JsonText(value),
-                      kVocabularyMax - 1);
+absl::StatusOr<int32_t> TokenId(const nlohmann::json& value, int32_t vocab_size, const std::string& path,
+                                const std::string& what) {
+  if (!value.is_number_unsigned() || value.get<uint64_t>() >= static_cast<uint64_t>(vocab_size)) {
+    return BrokenFile(path, "the id of {} is {}, expected 0 to {}: the embedding has {} rows", what, JsonText(value),
+                      vocab_size - 1, vocab_size);
   }
   return value.get<int32_t>();
 }
@@ -44,11 +45,11 @@ void PutToken(size_t id, const std::string& text, TokenKind kind, TokenizerSpec&
   spec.kinds[id] = kind;
 }
 
-absl::Status ReadVocabulary(const JsonObject& model, TokenizerSpec& spec) {
+absl::Status ReadVocabulary(const JsonObject& model, int32_t vocab_size, TokenizerSpec& spec) {
   EPIC_ASSIGN_OR_RETURN(const std::optional<JsonObject> vocabulary, model.Object("vocab"));
   if (!vocabulary.has_value()) return BrokenFile(model.path(), "model.vocab is missing");
   for (const auto& [text, value] : vocabulary->value().items()) {
-    EPIC_ASSIGN_OR_RETURN(const int32_t id, TokenId(value, model.path(), "token " + Quoted(text)));
+    EPIC_ASSIGN_OR_RETURN(const int32_t id, TokenId(value, vocab_size, model.path(), "token " + Quoted(text)));
     const auto index = static_cast<size_t>(id);
     if (index < spec.kinds.size() && spec.kinds[index] != TokenKind::kUnused) {
       return BrokenFile(model.path(), "tokens {} and {} share the id {}", Quoted(spec.tokens[index]), Quoted(text), id);
@@ -74,7 +75,7 @@ absl::Status ReadMerges(const JsonObject& model, TokenizerSpec& spec) {
   return absl::OkStatus();
 }
 
-absl::Status ReadModel(const JsonObject& top, TokenizerSpec& spec) {
+absl::Status ReadModel(const JsonObject& top, int32_t vocab_size, TokenizerSpec& spec) {
   EPIC_ASSIGN_OR_RETURN(const std::optional<JsonObject> model, top.Object("model"));
   if (!model.has_value()) return BrokenFile(top.path(), "model is missing");
   EPIC_ASSIGN_OR_RETURN(const std::optional<std::string> type, model->String("type"));
@@ -91,11 +92,11 @@ absl::Status ReadModel(const JsonObject& top, TokenizerSpec& spec) {
     if (!affix.value_or("").empty()) return NotRunHere(top.path(), "model.{} is {}; none is run", key, Quoted(*affix));
   }
   spec.model = "bpe";
-  EPIC_RETURN_IF_ERROR(ReadVocabulary(*model, spec));
+  EPIC_RETURN_IF_ERROR(ReadVocabulary(*model, vocab_size, spec));
   return ReadMerges(*model, spec);
 }
 
-absl::Status ReadAddedTokens(const JsonObject& top, TokenizerSpec& spec) {
+absl::Status ReadAddedTokens(const JsonObject& top, int32_t vocab_size, TokenizerSpec& spec) {
   EPIC_ASSIGN_OR_RETURN(const nlohmann::json* added, top.Array("added_tokens"));
   if (added == nullptr) return absl::OkStatus();
   for (size_t i = 0; i < added->size(); ++i) {
@@ -108,7 +109,7 @@ absl::Status ReadAddedTokens(const JsonObject& top, TokenizerSpec& spec) {
     if (!content.has_value() || content->empty() || id_member == nullptr) {
       return BrokenFile(top.path(), "{} has no content or no id", place);
     }
-    EPIC_ASSIGN_OR_RETURN(const int32_t id, TokenId(*id_member, top.path(), place));
+    EPIC_ASSIGN_OR_RETURN(const int32_t id, TokenId(*id_member, vocab_size, top.path(), place));
     for (const char* key : {"lstrip", "rstrip", "single_word"})
       EPIC_RETURN_IF_ERROR(RequireBool(token, key, false, false));
     const auto index = static_cast<size_t>(id);
@@ -289,15 +290,16 @@ absl::Status ReadTokenizerConfig(const std::string& path, TokenizerSpec& spec) {
 
 }  // namespace
 
-absl::StatusOr<TokenizerSpec> TokenizerFromFolder(const std::string& folder, const SequenceTokens& defaults) {
+absl::StatusOr<TokenizerSpec> TokenizerFromFolder(const std::string& folder, int32_t vocab_size,
+                                                  const SequenceTokens& defaults) {
   const std::string path = folder + "/tokenizer.json";
   EPIC_ASSIGN_OR_RETURN(const nlohmann::json document, ReadJsonFile(path));
   const JsonObject top(document, path);
   TokenizerSpec spec;
-  EPIC_RETURN_IF_ERROR(ReadModel(top, spec));
+  EPIC_RETURN_IF_ERROR(ReadModel(top, vocab_size, spec));
   EPIC_RETURN_IF_ERROR(CheckNormalizerAndDecoder(top));
   EPIC_RETURN_IF_ERROR(ReadPreTokenizer(top, spec));
-  EPIC_RETURN_IF_ERROR(ReadAddedTokens(top, spec));
+  EPIC_RETURN_IF_ERROR(ReadAddedTokens(top, vocab_size, spec));
   EPIC_ASSIGN_OR_RETURN(const std::optional<JsonObject> post_processor, top.Object("post_processor"));
   if (post_processor.has_value()) EPIC_RETURN_IF_ERROR(ReadPostProcessor(*post_processor, spec));
   EPIC_RETURN_IF_ERROR(ReadTokenizerConfig(folder + "/tokenizer_config.json", spec));

@@ -24,7 +24,8 @@ struct SequenceTokens {
   std::optional<int32_t> eos_id;
 };
 
-[[nodiscard]] absl::StatusOr<TokenizerSpec> TokenizerFromFolder(const std::string& folder,
+// `vocab_size` is the number of the embedding's rows: no token may have an id beyond it. Not yet padded to it.
+[[nodiscard]] absl::StatusOr<TokenizerSpec> TokenizerFromFolder(const std::string& folder, int32_t vocab_size,
                                                                 const SequenceTokens& defaults);
 
 }  // namespace epic
