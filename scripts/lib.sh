@@ -108,7 +108,8 @@ configure_preset() {
   log="$EPIC_ROOT/build/configure-$preset.log"
   cmake --preset "$preset" "$@" >"$log" 2>&1 || {
     tail -n 30 "$log" >&2
-    die "CMake could not configure the preset $preset; its own words stand above and in build/configure-$preset.log."
+    echo "error: CMake could not configure the preset $preset; its own words stand above and in ${log#"$EPIC_ROOT"/}." >&2
+    return 1
   }
 }
 

@@ -12,7 +12,7 @@
 namespace epic {
 
 // Takes the mapping over: the result's tensors view it.
-[[nodiscard]] absl::StatusOr<LoadedModel> LoadGgufModel(MappedFile file, const std::string& path);
+[[nodiscard]] absl::StatusOr<LoadedModel> LoadGgufModel(MappedFile mapped, const std::string& path);
 
 // The tokenizer and chat template in a GGUF file's metadata, not yet padded to the embedding.
 [[nodiscard]] absl::StatusOr<TokenizerSpec> TokenizerFromGguf(const GgufFile& file);

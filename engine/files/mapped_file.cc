@@ -57,11 +57,12 @@ absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
     close(descriptor);
     return identity.status();
   }
-  void* address = mmap(nullptr, identity->size_bytes, PROT_READ, MAP_SHARED, descriptor, 0);
+  const size_t size_bytes = identity->size_bytes;
+  void* address = mmap(nullptr, size_bytes, PROT_READ, MAP_SHARED, descriptor, 0);
   const int map_error = errno;
   close(descriptor);
   if (address == MAP_FAILED) return SystemError(map_error, path, "map the file");
-  return MappedFile({static_cast<const std::byte*>(address), identity->size_bytes}, *std::move(identity));
+  return MappedFile({static_cast<const std::byte*>(address), size_bytes}, *std::move(identity));
 }
 
 MappedFile::MappedFile(std::span<const std::byte> bytes, FileIdentity identity)
