@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Helpers that the scripts of this folder share. It is sourced, never run.
 #
 # What a script may count on after sourcing it: bash stops at the first error, the locale is C.UTF-8, sbin is on PATH,
