@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "engine/text/utf8.h"
+#include "core/utf8.h"
 
 namespace epic {
 namespace {

@@ -1,7 +1,7 @@
 #include <utility>
 
 #include "engine/text/tokenizer.h"
-#include "engine/text/utf8.h"
+#include "core/utf8.h"
 
 namespace epic {
 namespace {

@@ -12,7 +12,7 @@
 #include "engine/text/bpe.h"
 #include "engine/text/byte_alphabet.h"
 #include "engine/text/pre_tokenizer.h"
-#include "engine/text/utf8.h"
+#include "core/utf8.h"
 #include "fmt/format.h"
 
 namespace epic {

@@ -1,7 +1,7 @@
 // Reading UTF-8 one character at a time, as strict as the Unicode standard: no overlong forms, no surrogates, nothing
 // above U+10FFFF. Pure functions.
-#ifndef EPIC_ENGINE_TEXT_UTF8_H_
-#define EPIC_ENGINE_TEXT_UTF8_H_
+#ifndef EPIC_CORE_UTF8_H_
+#define EPIC_CORE_UTF8_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -30,4 +30,4 @@ std::optional<size_t> FindInvalidUtf8(std::string_view text);
 
 }  // namespace epic
 
-#endif  // EPIC_ENGINE_TEXT_UTF8_H_
+#endif  // EPIC_CORE_UTF8_H_

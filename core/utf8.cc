@@ -1,4 +1,4 @@
-#include "engine/text/utf8.h"
+#include "core/utf8.h"
 
 namespace epic {
 namespace {
