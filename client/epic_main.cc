@@ -1,0 +1,125 @@
+// The `epic` command.
+#include <cstdlib>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "client/commands.h"
+#include "client/up.h"
+#include "server/server_options.h"
+
+namespace epic {
+namespace {
+
+constexpr int kExitFailure = 1;
+constexpr int kExitUsage = 2;
+
+int Report(const absl::Status& status) {
+  if (status.ok()) return 0;
+  std::cerr << "epic: " << std::string(status.message()) << "\n";
+  return kExitFailure;
+}
+
+// Declares everything on `app`; the chosen command is in `run` after parsing.
+struct Commands {
+  explicit Commands(CLI::App& app) {
+    app.require_subcommand(1);
+    app.set_version_flag("--version", EpicVersion());
+    app.fallthrough();
+    app.add_option("--server", common.client.server, "router to talk to, HOST:PORT")->envname("EPIC_SERVER")->capture_default_str();
+    app.add_option("--tenant", common.client.tenant, "whose documents; empty: default")->envname("EPIC_TENANT");
+    app.add_option("--timeout-ms", timeout_ms, "for everything but answers and waiting")->check(CLI::Range(1, 86'400'000))->capture_default_str();
+    app.add_option("--format", format, "table or json")->check(CLI::IsMember({"table", "json"}))->capture_default_str();
+    // Listed for --help; its options are parsed by the roles' own configuration.
+    app.add_subcommand("up", "start EPIC: all three roles in this process (epic up --help)")->prefix_command();
+    AddRegister(app);
+    AddAsk(app);
+    AddDocuments(app);
+    CLI::App* status = app.add_subcommand("status", "what EPIC is made of and how busy it is");
+    status->callback([this] { run = [this] { return RunStatus(common); }; });
+    CLI::App* models = app.add_subcommand("models", "the models that can be asked");
+    models->callback([this] { run = [this] { return RunModels(common); }; });
+  }
+
+  void AddRegister(CLI::App& app) {
+    CLI::App* command = app.add_subcommand("register", "register text files as documents and wait until they are compiled");
+    command->add_option("files", register_options.files, "text files (UTF-8)")->required();
+    command->add_option("--id", register_options.id, "document id (one file only); default: the file's name without extension");
+    command->add_option("--label", register_options.labels, "KEY=VALUE, may be repeated");
+    command->add_option("--ttl-seconds", register_options.time_to_live_seconds, "forget the document after this time; 0: never")
+        ->check(CLI::Range(int64_t{0}, int64_t{3'153'600'000}));
+    command->add_flag("--wait,!--no-wait", register_options.wait, "wait until compiled (default)");
+    command->callback([this] { run = [this] { return RunRegister(common, register_options); }; });
+  }
+
+  void AddAsk(CLI::App& app) {
+    CLI::App* command = app.add_subcommand("ask", "ask a question over registered documents");
+    Question& question = ask_options.question;
+    command->add_option("question", question.text, "the question")->required();
+    command->add_option("--doc", question.document_ids, "document id; repeat in the order wanted in the prompt");
+    command->add_option("--linker", question.linker,
+                        "full, prefix, naive, naive-last, cacheblend:<percent> or legolink:<k>; default legolink:16");
+    command->add_option("--system", question.system, "system message; default: the model's own");
+    command->add_option("--model", question.model, "model name or fingerprint; default: the only one");
+    command->add_option("--max-tokens", question.output_tokens_max, "longest answer in tokens")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+    command->add_option("--temperature", question.temperature, "0: greedy")->capture_default_str();
+    command->add_option("--top-p", question.top_p)->capture_default_str();
+    command->add_option("--top-k", question.top_k, "0: every token")->capture_default_str();
+    command->add_option("--seed", question.seed)->capture_default_str();
+    command->add_option("--stop", question.stop, "end the answer before this text, may be repeated");
+    command->add_flag("--explain", question.explain, "show what was done with each chunk");
+    command->add_flag("--compare", ask_options.compare, "ask by full, cacheblend:15, legolink:16, legolink:2 and naive and print one table");
+    command->add_option("--runs", ask_options.runs, "rounds of --compare")->check(CLI::Range(5, 1000))->capture_default_str();
+    command->callback([this] { run = [this] { return RunAsk(common, ask_options); }; });
+  }
+
+  void AddDocuments(CLI::App& app) {
+    CLI::App* documents = app.add_subcommand("documents", "list, get or delete documents");
+    documents->require_subcommand(1);
+    documents->fallthrough();
+    CLI::App* list = documents->add_subcommand("list", "all documents, or a page of them");
+    list->add_option("--page-size", list_options.page_size, "0: every page")->check(CLI::Range(0, 1000));
+    list->add_option("--page-token", list_options.page_token, "where the previous page ended");
+    list->callback([this] { run = [this] { return RunDocumentsList(common, list_options); }; });
+    CLI::App* get = documents->add_subcommand("get", "one document");
+    get->add_option("id", document_id)->required();
+    get->add_flag("--text", with_text, "its text too");
+    get->callback([this] { run = [this] { return RunDocumentsGet(common, document_id, with_text); }; });
+    CLI::App* remove = documents->add_subcommand("delete", "forget documents");
+    remove->add_option("ids", document_ids)->required();
+    remove->callback([this] { run = [this] { return RunDocumentsDelete(common, document_ids); }; });
+  }
+
+  CommonOptions common;
+  std::string format = "table";
+  int64_t timeout_ms = 10'000;
+  RegisterOptions register_options;
+  AskOptions ask_options;
+  ListOptions list_options;
+  std::string document_id;
+  std::vector<std::string> document_ids;
+  bool with_text = false;
+  std::function<absl::Status()> run;
+};
+
+int Main(int argc, char** argv) {
+  if (argc >= 2 && std::string(argv[1]) == "up") return RunUp(argc - 1, argv + 1);
+  CLI::App app("EPIC: register documents once, link them into any prompt at any position.", "epic");
+  Commands commands(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);
+    std::cerr << "epic: " << error.what() << " (epic --help lists commands and options)\n";
+    return kExitUsage;
+  }
+  commands.common.json = commands.format == "json";
+  commands.common.client.control_timeout = std::chrono::milliseconds(commands.timeout_ms);
+  return Report(commands.run());
+}
+
+}  // namespace
+}  // namespace epic
+
+int main(int argc, char** argv) { return epic::Main(argc, argv); }
