@@ -71,7 +71,7 @@ say "EPIC is up"
 
 documents=(examples/documents/*.txt)
 say "registering ${#documents[@]} documents ($(cat "${documents[@]}" | wc -w) words) and compiling them"
-"$epic" register "${documents[@]}" --wait --server "$server" || die "the documents could not be registered; the reason stands above."
+"$epic" register "${documents[@]}" --server "$server" || die "the documents could not be registered; the reason stands above."
 
 say "asking questions; the documents stand in another order and at another place each time"
 asked=0
@@ -81,8 +81,11 @@ while IFS=$'\t' read -r question expect ids; do
   arguments=()
   for id in "${order[@]}"; do arguments+=(--doc "$id"); done
   printf '\n%s\n  documents: %s\n' "$question" "${order[*]}"
-  answer=$("$epic" ask "$question" "${arguments[@]}" --server "$server") || die "the question got no answer; the reason stands above."
-  sed 's/^/  /' <<<"$answer"
+  answer=$("$epic" ask "$question" "${arguments[@]}" --max-tokens 48 --server "$server" 2>"$directory/ask.log") || {
+    cat "$directory/ask.log" >&2
+    die "the question got no answer; the reason stands above."
+  }
+  sed 's/^/  /' - "$directory/ask.log" <<<"$answer"
   asked=$((asked + 1))
   if grep -qF -- "$expect" <<<"$answer"; then
     right=$((right + 1))

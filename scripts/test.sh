@@ -5,18 +5,18 @@
 #   scripts/test.sh --fast             release build, unit tests and the checks of the source
 #   scripts/test.sh --stage NAME...    these stages only
 #
-# Stages: install, model, includes, contract, format, release, tests, asan-ubsan, tsan, thread-safety, tidy.
+# Stages: install, model, includes, contract, format, release, documentation, tests, asan-ubsan, tsan, thread-safety, tidy.
 # The last line is `N passed, N failed`; the exit code is 0 only where nothing failed.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 exec </dev/null
 
-all_stages=(install model includes contract format release tests asan-ubsan tsan thread-safety tidy)
+all_stages=(install model includes contract format release documentation tests asan-ubsan tsan thread-safety tidy)
 stages=("${all_stages[@]}")
 test_arguments=()
 case "${1:-}" in
   "") ;;
   --fast)
-    stages=(install model includes contract format release tests)
+    stages=(install model includes contract format release documentation tests)
     test_arguments=(-L unit)
     ;;
   --stage)
@@ -103,6 +103,12 @@ stage_contract() {
 stage_format() { cpp_files | xargs -r clang-format-14 --dry-run -Werror --ferror-limit=3; }
 
 stage_release() { configure_preset release && build_preset release; }
+
+# What the documentation shows is what the programs say.
+stage_documentation() {
+  stage_release || return 1
+  python3 "$EPIC_ROOT/scripts/make_configuration_doc.py" --check
+}
 
 stage_tests() {
   stage_release || return 1
