@@ -1,6 +1,6 @@
 // The conversions behind DequantizeRows. The loops are written for the vectoriser: fixed trip counts, no branches, no
-// aliasing. Multiplication and addition are rounded one by one (this file is compiled without contraction into fused
-// operations), because the reference gguf.quants.dequantize rounds so.
+// aliasing. The product of a half and a small integer is exact in float, so that only the sum in Q4_1 rounds, and the
+// result is the same whether the compiler fuses it with the product or not.
 #include <immintrin.h>
 
 #include <cstdint>
