@@ -21,7 +21,8 @@ OUT = pathlib.Path(__file__).resolve().parent / "dequantize"
 
 def random_halves(rng, count):
     """Finite halves over the whole range of bit patterns, with the edges in front."""
-    edges = np.array([0x0000, 0x8000, 0x0001, 0x8001, 0x03FF, 0x83FF, 0x0400, 0x8400, 0x3C00, 0xBC00, 0x7BFF, 0xFBFF], np.uint16)
+    magnitudes = [0x0000, 0x0001, 0x03FF, 0x0400, 0x3C00, 0x7BFF]
+    edges = np.array([sign | bits for bits in magnitudes for sign in (0, 0x8000)], np.uint16)
     bits = rng.integers(0, 1 << 16, count, dtype=np.uint16)
     bits = np.where((bits & 0x7C00) == 0x7C00, bits & 0xBFFF, bits).astype(np.uint16)
     # A quarter denormal, so that a conversion which flushes them shows.
@@ -52,7 +53,8 @@ def blocks_of(rng, qtype, rows):
 
 def main():
     OUT.mkdir(exist_ok=True)
-    for seed, (name, rows) in enumerate([("F32", 8), ("F16", 24), ("BF16", 16), ("Q8_0", 32), ("Q4_0", 32), ("Q4_1", 32)]):
+    rows_by_type = {"F32": 8, "F16": 24, "BF16": 16, "Q8_0": 32, "Q4_0": 32, "Q4_1": 32}
+    for seed, (name, rows) in enumerate(rows_by_type.items()):
         qtype = gguf.GGMLQuantizationType[name]
         blocks = blocks_of(np.random.default_rng(20 + seed), qtype, rows)
         floats = gguf.quants.dequantize(blocks, qtype).astype("<f4")
