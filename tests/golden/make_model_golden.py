@@ -19,8 +19,7 @@ import golden_format
 import reference_weights
 
 TINY_TOKENS = 416
-TINY_POSITIONS = 24
-TEXT_POSITIONS = 8
+DEFAULT_POSITIONS = 24
 GREEDY_TOKENS = 16
 
 
@@ -106,6 +105,7 @@ def main() -> None:
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("output", type=pathlib.Path)
     parser.add_argument("--name", help="the model's name in the output, by default the file's")
+    parser.add_argument("--positions", type=int, default=DEFAULT_POSITIONS, help="how many positions are recorded")
     arguments = parser.parse_args()
 
     model = load_with_transformers(arguments.model, torch.float32)
@@ -123,8 +123,7 @@ def main() -> None:
     if rounding["max_abs"] > 2e-4 * float(exact.abs().max()):
         raise ValueError(f"two ways of loading {arguments.model} disagree: {rounding}")
 
-    count = TINY_POSITIONS if vocab_size <= golden_format.WHOLE_VOCABULARY else TEXT_POSITIONS
-    positions = selected_positions(len(tokens), count)
+    positions = selected_positions(len(tokens), arguments.positions)
     recorded_ids = golden_format.fixed_ids(vocab_size)
     greedy_tokens, greedy_margins = greedy(model, ids)
     document = {

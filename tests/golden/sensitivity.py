@@ -1,0 +1,238 @@
+"""Shows that the golden logits would notice a mistake: plants mistakes in the dense reference and compares.
+
+    python sensitivity.py MODEL LINKERS.json [--case NAME]...
+
+For every planted mistake and linker, prints the change of the last row's recorded logits (root mean square) over the
+tolerance that the golden file gives for it. Above 1 a test of that tolerance fails.
+"""
+
+import argparse
+import json
+import pathlib
+
+import torch
+
+import golden_format
+import reference_weights
+from dense_linker import DenseLinker, Segment
+
+LINKERS = ["naive", "naive-last", "cacheblend:15", "legolink:0", "legolink:1", "legolink:2", "legolink:16"]
+
+
+class Mutant(DenseLinker):
+    """The reference with hooks that know which rows of the prompt are stale: cached, not recomputed, in a chunk."""
+
+    def link(self, segments, linker, sinks=(), position_offset=0, forced_rows=None):
+        self.linking = False
+        self.linker, self.segments = linker, segments
+        self.spans, first_positions, begin = [], [], 0
+        for segment in segments:
+            prefix = sinks if linker == "legolink:0" and segment.kind == "chunk" else segment.prefix
+            self.spans.append((begin, begin + len(segment.tokens), segment.kind))
+            first_positions += [len(prefix)] * len(segment.tokens)
+            begin += len(segment.tokens)
+        self.first_positions = torch.tensor(first_positions)
+        return super().link(segments, linker, sinks, position_offset, forced_rows)
+
+    def cached_prompt(self, segments, linker, sinks):
+        cache = super().cached_prompt(segments, linker, sinks)
+        self.linking, self.cached = True, cache
+        return self.planted_in_cache(cache)
+
+    def planted_in_cache(self, cache):
+        return cache
+
+    def layer_step(self, layer, hidden, rows, positions, q, k, v):
+        self.layer, self.rows = layer, rows
+        return super().layer_step(layer, hidden, rows, positions, q, k, v)
+
+    def stale(self, layer) -> torch.Tensor:
+        """True at rows whose keys come from a chunk's cache at this layer."""
+        flags = torch.zeros(self.spans[-1][1], dtype=torch.bool)
+        for begin, end, kind in self.spans:
+            flags[begin:end] = kind == "chunk" or self.linker == "naive-last"
+        flags[self.rows] = False
+        return flags & (not (self.linker.startswith("cacheblend") and layer < 2))
+
+    def is_prompt_keys(self, states) -> bool:
+        return self.linking and states.shape[:2] == (self.sizes.kv_heads, self.spans[-1][1])
+
+    def compiled_positions(self) -> torch.Tensor:
+        return torch.cat([torch.arange(end - begin) for begin, end, _ in self.spans]) + self.first_positions
+
+    def moved(self, states, positions, by):
+        """Rotation of the prompt's keys with the stale ones' positions changed."""
+        changed = positions + torch.where(self.stale(self.layer), by, 0)
+        return DenseLinker.rotate(self, states, changed)
+
+
+class OffsetByOne(Mutant):
+    """offset off by one (cached keys one position late)"""
+
+    def rotate(self, states, positions):
+        return self.moved(states, positions, 1) if self.is_prompt_keys(states) else super().rotate(states, positions)
+
+
+class FirstPositionForgotten(Mutant):
+    """first stored position forgotten (matters where it is not 0)"""
+
+    def rotate(self, states, positions):
+        if self.is_prompt_keys(states):
+            return self.moved(states, positions, self.first_positions)
+        return super().rotate(states, positions)
+
+
+class KeysNotMoved(Mutant):
+    """cached keys used where they were compiled"""
+
+    def rotate(self, states, positions):
+        if not self.is_prompt_keys(states):
+            return super().rotate(states, positions)
+        local = self.compiled_positions()
+        return super().rotate(states, torch.where(self.stale(self.layer), local, positions))
+
+
+class AdjacentPairs(Mutant):
+    """rotation pairs swapped (adjacent instead of half-split), everywhere"""
+
+    def rotate(self, states, positions):
+        half = self.sizes.head_dim // 2
+        order = torch.arange(2 * half).reshape(half, 2).T.reshape(-1)
+        return super().rotate(states[..., order], positions)[..., torch.argsort(order)]
+
+
+class AdjacentPairsWhenMoved(AdjacentPairs):
+    """rotation pairs swapped only where cached keys are moved"""
+
+    def rotate(self, states, positions):
+        if not self.is_prompt_keys(states):
+            return DenseLinker.rotate(self, states, positions)
+        local = self.compiled_positions()
+        stale = self.stale(self.layer)
+        right = DenseLinker.rotate(self, states, torch.where(stale, local, positions))
+        return super().rotate(right, torch.where(stale, positions - local, 0))
+
+
+class StaleHeadKept(Mutant):
+    """stale rows kept beside the recomputed ones"""
+
+    def attend(self, layer, q, k, v, mask):
+        if self.linking and not (self.linker.startswith("cacheblend") and layer < 2):
+            every = torch.arange(k.shape[1])
+            flags = torch.zeros(len(every), dtype=torch.bool)
+            for begin, end, kind in self.spans:
+                flags[begin:end] = kind == "chunk"
+            twice = every[flags & ~self.stale(layer)]
+            old = DenseLinker.rotate(self, self.cached.keys[layer], every)
+            k = torch.cat([k, old[:, twice]], dim=1)
+            v = torch.cat([v, self.cached.values[layer][:, twice]], dim=1)
+            mask = torch.cat([mask, mask[:, twice]], dim=1)
+        return super().attend(layer, q, k, v, mask)
+
+
+class HeadsSeeTheirTail(Mutant):
+    """recomputed rows of a chunk see all of the chunk"""
+
+    def mask(self, rows, positions):
+        result = super().mask(rows, positions)
+        if self.linking:
+            for begin, end, kind in self.spans:
+                if kind == "chunk":
+                    inside = (rows >= begin) & (rows < end)
+                    result[inside, begin:end] = True
+        return result
+
+
+class BottomRightMask(Mutant):
+    """rows masked as if they were the prompt's last ones"""
+
+    def mask(self, rows, positions):
+        if not self.linking:
+            return super().mask(rows, positions)
+        return super().mask(torch.arange(len(positions) - len(rows), len(positions)), positions)
+
+
+class QueryLeftOut(Mutant):
+    """of the question only the last token recomputed"""
+
+    def cached_prompt(self, segments, linker, sinks):
+        as_chunk = segments[:-1] + [Segment("chunk", segments[-1].tokens)]
+        return super().cached_prompt(as_chunk, linker, sinks)
+
+    def recompute_rows(self, segments, linker):
+        rows = super().recompute_rows(segments, linker)
+        total = sum(len(segment.tokens) for segment in segments)
+        return [row for row in rows if row < total - len(segments[-1].tokens)] + [total - 1]
+
+
+class ValuesByOne(Mutant):
+    """cached values taken from the next row"""
+
+    def planted_in_cache(self, cache):
+        return type(cache)(cache.keys, [value.roll(-1, dims=1) for value in cache.values])
+
+
+class OneLayerStale(Mutant):
+    """one layer's cache taken from the layer above (layer 2 from layer 3)"""
+
+    def planted_in_cache(self, cache):
+        return type(cache)(cache.keys, cache.values[:2] + cache.values[3:4] + cache.values[3:])
+
+
+class NoSinks(Mutant):
+    """chunks of legolink:0 compiled without their four sinks (first position 0)"""
+
+    def link(self, segments, linker, sinks=(), position_offset=0, forced_rows=None):
+        return super().link(segments, linker, (), position_offset, forced_rows)
+
+
+class BaseOff(Mutant):
+    """rotation base 20 % too large"""
+
+    def __init__(self, sizes, weights):
+        super().__init__(type(sizes)(**{**vars(sizes), "rope_base": sizes.rope_base * 1.2}), weights)
+
+
+MUTANTS = [OffsetByOne, FirstPositionForgotten, KeysNotMoved, AdjacentPairs, AdjacentPairsWhenMoved, StaleHeadKept,
+           HeadsSeeTheirTail, BottomRightMask, QueryLeftOut, ValuesByOne, OneLayerStale, NoSinks, BaseOff]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=pathlib.Path)
+    parser.add_argument("golden", type=pathlib.Path)
+    parser.add_argument("--case", action="append")
+    arguments = parser.parse_args()
+    golden = json.loads(arguments.golden.read_text())
+    sizes, weights = reference_weights.load(arguments.model)
+    ids, sinks = golden["logit_ids"], tuple(golden["sink_tokens"])
+
+    def change(logits, result):
+        expected = torch.tensor(result["logits"], dtype=torch.float64)
+        return golden_format.errors(logits[ids], expected)["rms"] / result["tolerance"]["rms"]
+
+    for case in golden["cases"]:
+        if arguments.case and case["name"] not in arguments.case:
+            continue
+        results = {result["linker"]: result for result in case["results"]}
+        linkers = [linker for linker in LINKERS if linker in results]
+        segments = [Segment(s["kind"], tuple(s["tokens"]), tuple(s.get("prefix", ()))) for s in case["segments"]]
+        print(f"\n{case['name']}\n\n| planted mistake | " + " | ".join(linkers) + " |")
+        print("|---" * (len(linkers) + 1) + "|")
+        for mutant in [DenseLinker, *MUTANTS]:
+            reference = mutant(sizes, weights)
+            cells = []
+            for linker in linkers:
+                forced = results[linker].get("cacheblend", {}).get("chosen_rows")
+                logits = reference.link(segments, linker, sinks, forced_rows=forced).logits[-1]
+                cells.append(f"{change(logits, results[linker]):.1f}")
+            title = "none" if mutant is DenseLinker else mutant.__doc__.split("\n")[0]
+            print(f"| {title} | " + " | ".join(cells) + " |", flush=True)
+        for one, other in zip(linkers, linkers[1:]):
+            row = torch.zeros(sizes.vocab_size, dtype=torch.float64)
+            row[ids] = torch.tensor(results[other]["logits"], dtype=torch.float64)
+            print(f"{other} instead of {one}: {change(row, results[one]):.1f}")
+
+
+if __name__ == "__main__":
+    main()
