@@ -29,7 +29,6 @@
 namespace epic {
 
 struct CacheNodeOptions {
-  std::string address;  // under which workers reach the node: the home of its chunks
   ChunkerOptions chunker;
   CompileQueueOptions compile;
   DocumentRegistry::Clock clock;  // milliseconds since 1970; empty: the system's
@@ -114,7 +113,6 @@ class CacheNode : public BlockProvider, private CompileObserver {
   int64_t chunks_waiting() const { return registry_->table().chunks_waiting(); }
   uint64_t damaged_blocks_total() const { return damaged_blocks_; }
   const ChunkCompiler& compiler() const { return *compiler_; }
-  const std::string& address() const { return options_.address; }
 
   // Ends compilation; what waits for it gets UNAVAILABLE. What is held can still be located.
   void Shutdown();

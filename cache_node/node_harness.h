@@ -94,7 +94,6 @@ class NodeHarness {
   void Start() {
     compiler_ = std::make_unique<FakeCompiler>(options_.compiler);
     CacheNodeOptions node_options;
-    node_options.address = "node-a:1";
     node_options.chunker = {.target_tokens = 8, .tail_tokens_min = 1};
     node_options.compile = options_.compile;
     node_options.clock = [this] { return now_unix_ms_.load(); };

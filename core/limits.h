@@ -35,6 +35,11 @@ inline constexpr size_t kLocateChunksMax = 4096;
 inline constexpr int kGrpcMessageBytesMax = 16 << 20;
 // A piece of a block on a gRPC stream. Measured to be the best trade of copies and overhead on loopback.
 inline constexpr size_t kTransferPieceBytes = 1u << 20;
+// Leases of readers in other processes on one node, and the longest time for which one may be granted.
+inline constexpr size_t kLeasesMax = 1 << 18;
+inline constexpr int64_t kLeaseMsMax = 600'000;
+// WatchDocument calls on one node: each takes one of the server's threads for as long as it watches.
+inline constexpr int kWatchesMax = 128;
 // Requests that one worker's scheduler holds, running and waiting. Beyond it RESOURCE_EXHAUSTED.
 inline constexpr size_t kSchedulerRequestsMax = 1024;
 // Documents waiting to be compiled on one node: more are kept in the manifest and picked up as the queue drains.

@@ -1,0 +1,41 @@
+// The cache node's configuration. Includes no gRPC.
+#ifndef EPIC_CACHE_NODE_CACHE_NODE_OPTIONS_H_
+#define EPIC_CACHE_NODE_CACHE_NODE_OPTIONS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "cache_node/compiler.h"
+#include "server/config.h"
+#include "server/server_options.h"
+
+namespace epic {
+
+struct CacheNodeServerOptions {
+  GrpcServerOptions server{.listen_address = "127.0.0.1:7401"};
+  // HOST:PORT under which workers reach this node. Empty: the listen address.
+  std::string advertise_address;
+  // Folder of what is durable; made where it is not there. One process at a time.
+  std::string data_dir;
+  // The host tier, a hard limit. At least one block of the longest chunk.
+  size_t kv_capacity_bytes = size_t{2} << 30;
+  // Tokens that a chunk is meant to have. In [16, 4096], and twice as many must fit the model's context.
+  int32_t chunk_tokens = 512;
+  // Published blocks are read-only memory: a stray write ends the process. Costs a system call a block.
+  bool protect_blocks = false;
+
+  // All problems at once, INVALID_ARGUMENT naming field, value and limit.
+  absl::Status Validate() const;
+  // What only shows with the model.
+  absl::Status ValidateFor(const ChunkCompiler& compiler) const;
+};
+
+// Options "listen" and those of the server, "advertise", "data-dir", "kv-capacity-bytes", "chunk-tokens",
+// "protect-blocks".
+void DeclareCacheNodeServerOptions(CacheNodeServerOptions* options, Config* config);
+
+}  // namespace epic
+
+#endif  // EPIC_CACHE_NODE_CACHE_NODE_OPTIONS_H_

@@ -1,0 +1,138 @@
+#include "cache_node/cache_node_server.h"
+
+#include <filesystem>
+#include <thread>
+#include <utility>
+
+#include "cache_node/cache_node.h"
+#include "cache_node/cache_service.h"
+#include "cache_node/document_service.h"
+#include "cache_node/engine_compiler.h"
+#include "cache_node/node_metrics.h"
+#include "core/status_macros.h"
+#include "core/sync.h"
+#include "server/model_info.h"
+#include "spdlog/spdlog.h"
+
+namespace epic {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+// How often leases, expired documents and overdue calls are looked after.
+constexpr milliseconds kHousekeepingPeriod{1000};
+
+// A compiler that keeps its engine alive.
+class OwningEngineCompiler : public EngineCompiler {
+ public:
+  explicit OwningEngineCompiler(std::shared_ptr<Engine> engine)
+      : EngineCompiler(engine.get()), engine_(std::move(engine)) {}
+
+ private:
+  const std::shared_ptr<Engine> engine_;
+};
+
+}  // namespace
+
+// In the order of dependence: what is declared later uses what is declared earlier.
+struct CacheNodeServer::Parts {
+  std::shared_ptr<ChunkCompiler> compiler;
+  std::shared_ptr<Metrics> metrics;
+  std::unique_ptr<CacheNode> node;
+  std::unique_ptr<NodeMetrics> node_metrics;
+  std::unique_ptr<DocumentServiceImpl> document_service;
+  std::unique_ptr<CacheServiceImpl> cache_service;
+  std::unique_ptr<GrpcServer> server;
+  std::string address;
+  std::string home;
+
+  Mutex mutex;
+  CondVar wake;
+  bool stopping EPIC_GUARDED_BY(mutex) = false;
+  std::thread housekeeper;
+
+  void KeepHouse() {
+    while (true) {
+      cache_service->Tick(steady_clock::now());
+      node->SweepExpired(steady_clock::now() + kHousekeepingPeriod);
+      if (const absl::StatusOr<CacheNodeStatus> status = node->Status(); status.ok()) {
+        node_metrics->SetDocuments(status->documents);
+      }
+      const steady_clock::time_point next = steady_clock::now() + kHousekeepingPeriod;
+      MutexLock lock(mutex);
+      bool in_time = true;
+      while (!stopping && in_time) in_time = wake.WaitUntil(mutex, next);
+      if (stopping) return;
+    }
+  }
+
+  void StopHousekeeper() EPIC_EXCLUDES(mutex) {
+    {
+      MutexLock lock(mutex);
+      stopping = true;
+      wake.NotifyAll();
+    }
+    if (housekeeper.joinable()) housekeeper.join();
+  }
+};
+
+absl::StatusOr<std::unique_ptr<CacheNodeServer>> CacheNodeServer::Create(const CacheNodeServerOptions& options,
+                                                                         std::shared_ptr<Engine> engine,
+                                                                         std::shared_ptr<Metrics> metrics) {
+  const v1::ModelInfo model = ModelInfoOf(*engine);
+  return Create(options, std::make_shared<OwningEngineCompiler>(std::move(engine)), model, std::move(metrics));
+}
+
+absl::StatusOr<std::unique_ptr<CacheNodeServer>> CacheNodeServer::Create(const CacheNodeServerOptions& options,
+                                                                         std::shared_ptr<ChunkCompiler> compiler,
+                                                                         const v1::ModelInfo& model,
+                                                                         std::shared_ptr<Metrics> metrics) {
+  EPIC_RETURN_IF_ERROR(options.Validate());
+  EPIC_RETURN_IF_ERROR(options.ValidateFor(*compiler));
+  // First what can be refused at once: the folder may belong to another process.
+  EPIC_ASSIGN_OR_RETURN(std::unique_ptr<Manifest> manifest,
+                        Manifest::Open((std::filesystem::path(options.data_dir) / "manifest").string()));
+  EPIC_ASSIGN_OR_RETURN(
+      std::unique_ptr<BlockStore> store,
+      BlockStore::Create({.capacity_bytes = options.kv_capacity_bytes, .protect_published = options.protect_blocks}));
+
+  auto parts = std::make_unique<Parts>();
+  parts->compiler = std::move(compiler);
+  parts->metrics = metrics == nullptr ? std::make_shared<Metrics>() : std::move(metrics);
+  CacheNodeOptions node_options;
+  node_options.chunker.target_tokens = options.chunk_tokens;
+  node_options.chunker.tail_tokens_min = std::min(node_options.chunker.tail_tokens_min, options.chunk_tokens / 4);
+  EPIC_ASSIGN_OR_RETURN(parts->node,
+                        CacheNode::Create(node_options, std::move(manifest), std::move(store), parts->compiler.get()));
+  parts->node_metrics = std::make_unique<NodeMetrics>(parts->metrics.get(), parts->node.get());
+  parts->document_service = std::make_unique<DocumentServiceImpl>(parts->node.get());
+  parts->cache_service = std::make_unique<CacheServiceImpl>(parts->node.get(), model);
+  EPIC_ASSIGN_OR_RETURN(parts->server,
+                        GrpcServer::Start(options.server, {parts->document_service.get(), parts->cache_service.get()}));
+  parts->address = parts->server->address();
+  parts->home = options.advertise_address.empty() ? parts->address : options.advertise_address;
+  parts->document_service->SetHome(parts->home);
+  parts->housekeeper = std::thread([raw = parts.get()] { raw->KeepHouse(); });
+  return std::unique_ptr<CacheNodeServer>(new CacheNodeServer(std::move(parts)));
+}
+
+CacheNodeServer::CacheNodeServer(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+CacheNodeServer::~CacheNodeServer() { Shutdown(milliseconds(0)); }
+
+const std::string& CacheNodeServer::address() const { return parts_->address; }
+const std::string& CacheNodeServer::home() const { return parts_->home; }
+BlockProvider* CacheNodeServer::provider() { return parts_->node.get(); }
+CacheNode& CacheNodeServer::node() { return *parts_->node; }
+std::shared_ptr<grpc::Channel> CacheNodeServer::InProcessChannel() { return parts_->server->InProcessChannel(); }
+
+void CacheNodeServer::Shutdown(milliseconds grace) {
+  parts_->document_service->StopWatches();
+  // Calls that wait for a chunk may still get it within the grace.
+  parts_->server->Shutdown(grace);
+  parts_->node->Shutdown();
+  parts_->StopHousekeeper();
+}
+
+}  // namespace epic
