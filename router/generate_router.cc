@@ -56,6 +56,12 @@ absl::Status GenerateRouter::Generate(const CallScope& scope, const v1::Generate
     metrics_->ChangeRunning(1);
     Run run{.request = request, .linker = *linker, .linker_kind = kind, .arrival = arrival, .write = write};
     status = RunRequest(scope, &run);
+    if (status.code() == absl::StatusCode::kCancelled) {
+      // A deadline that passes cancels what runs below, so the two look alike from here.
+      status = Clock::now() >= scope.deadline
+                   ? absl::DeadlineExceededError("the call's deadline passed before the answer was complete")
+                   : absl::CancelledError("the call was cancelled, by its client or because the router stops");
+    }
     metrics_->ChangeRunning(-1);
   }
   metrics_->CountRequest(kind, status);

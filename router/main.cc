@@ -14,6 +14,7 @@ namespace epic {
 namespace {
 
 absl::Status Serve(const RouterOptions& options, const ProcessOptions& process) {
+  EPIC_RETURN_IF_ERROR(options.Validate());
   EPIC_RETURN_IF_ERROR(InitLogging("epic-router", process.log_level));
   EPIC_ASSIGN_OR_RETURN(const auto shutdown, ShutdownSignal::Install());
   const auto metrics = std::make_shared<Metrics>();

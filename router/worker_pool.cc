@@ -62,38 +62,41 @@ WorkerPool::Known WorkerPool::Ask(const CallScope& scope, const std::string& add
 
 WorkersSeen WorkerPool::Look(const CallScope& scope) {
   const auto members = membership_->Current();
-  std::vector<Known> current(members->workers.size());
+  const size_t count = members->workers.size();
+  std::vector<Known> current(count);
   std::vector<size_t> stale;
+  std::vector<size_t> failed;  // a moment ago
   {
     const auto now = clock_();
     MutexLock lock(mutex_);
-    bool any_healthy = false;
-    for (size_t i = 0; i < current.size(); ++i) {
+    for (size_t i = 0; i < count; ++i) {
       const auto found = known_.find(members->workers[i]);
-      const bool is_young =
-          found != known_.end() &&
-          now - found->second.time <= (found->second.healthy ? options_.status_age_max : options_.failure_memory);
-      if (is_young) {
-        current[i] = found->second;
-      } else {
+      if (found == known_.end()) {
         stale.push_back(i);
+        continue;
       }
-      any_healthy |= is_young && current[i].healthy;
-    }
-    if (!any_healthy) {
-      // Nobody to go on with: those that failed a moment ago are asked again as well.
-      stale.clear();
-      for (size_t i = 0; i < current.size(); ++i) stale.push_back(i);
+      current[i] = found->second;
+      const auto age = now - current[i].time;
+      if (current[i].healthy) {
+        if (age > options_.status_age_max) stale.push_back(i);
+      } else {
+        (age > options_.failure_memory ? stale : failed).push_back(i);
+      }
     }
   }
-  RunInParallel(stale.size(), [&](size_t k) {
-    current[stale[k]] = Ask(scope, members->workers[stale[k]], v1::GetWorkerStatusRequest());
-  });
+  const auto ask = [&](const std::vector<size_t>& workers) {
+    RunInParallel(workers.size(), [&](size_t k) {
+      current[workers[k]] = Ask(scope, members->workers[workers[k]], v1::GetWorkerStatusRequest());
+    });
+    MutexLock lock(mutex_);
+    for (const size_t i : workers) known_[members->workers[i]] = current[i];
+  };
+  ask(stale);
+  // With nobody to go on with, those that failed a moment ago are asked after all.
+  if (std::none_of(current.begin(), current.end(), [](const Known& known) { return known.healthy; })) ask(failed);
 
   WorkersSeen seen;
-  MutexLock lock(mutex_);
-  for (const size_t i : stale) known_[members->workers[i]] = current[i];
-  for (size_t i = 0; i < current.size(); ++i) {
+  for (size_t i = 0; i < count; ++i) {
     if (current[i].healthy) {
       seen.healthy.push_back(std::move(current[i].view));
     } else {
