@@ -322,7 +322,9 @@ absl::Status Worker::LoadChunks(const CallPtr& call, std::vector<PromptSegment>*
       entry.chunk_index = chunk.chunk_index;
       entry.token_count = static_cast<int32_t>(segment.token_ids.size());
       entry.offset = offset;
-      entry.reason = fmt::format("linker {} runs every token again", call->linker_.Name());
+      entry.reason = call->linker_.kind == LinkerKind::kPrefix
+                         ? "linker prefix reuses beginnings of earlier prompts, not chunks"
+                         : "linker full runs every token again";
       entry.key = chunk.key;
       call->plan_.push_back(std::move(entry));
       call->chunk_segments_.push_back(i);
