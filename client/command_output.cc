@@ -112,7 +112,7 @@ std::string DocumentTable(const std::vector<DocumentInfo>& documents) {
                {"in memory", Align::kRight}, {"text", Align::kRight}, {"registered (UTC)", Align::kLeft}});
   for (const DocumentInfo& document : documents) {
     table.AddRow({document.id, DocumentStateName(document.state), std::to_string(document.tokens), std::to_string(document.chunks),
-                  std::to_string(document.resident_chunks), FormatBytes(document.text_bytes), FormatTime(document.created_unix_ms)});
+                  std::to_string(document.resident_chunks), HumanBytes(document.text_bytes), FormatTime(document.created_unix_ms)});
   }
   return table.ToString();
 }
@@ -133,7 +133,7 @@ std::string ModelTable(const std::vector<ModelDescription>& models) {
                {"fingerprint", Align::kLeft}});
   for (const ModelDescription& model : models) {
     table.AddRow({model.name, model.architecture, std::to_string(model.layers), std::to_string(model.width),
-                  std::to_string(model.context_length), FormatBytes(model.weight_bytes), FormatBytes(model.kv_bytes_per_token),
+                  std::to_string(model.context_length), HumanBytes(model.weight_bytes), HumanBytes(model.kv_bytes_per_token),
                   model.chat_template.empty() ? "none: " + model.chat_template_refusal : model.chat_template,
                   model.fingerprint.substr(0, 12)});
   }
@@ -147,7 +147,7 @@ std::string StatusTable(const ClusterStatus& status) {
   for (const MemberStatus& member : status.members) {
     const bool is_node = member.role == "cache node";
     table.AddRow({member.role, member.address, member.health, is_node ? std::to_string(member.documents) : "",
-                  fmt::format("{} of {}", FormatBytes(member.used_bytes), FormatBytes(member.capacity_bytes)),
+                  fmt::format("{} of {}", HumanBytes(member.used_bytes), HumanBytes(member.capacity_bytes)),
                   fmt::format("{} {}", member.running, is_node ? "leases" : "requests"),
                   is_node ? fmt::format("{} chunks", member.queued) : fmt::format("{} requests, {} tokens", member.waiting, member.queued),
                   is_node ? "" : fmt::format("{:.0f}", member.tokens_per_second), member.model});

@@ -41,7 +41,7 @@ class ProgressLine {
 
 absl::StatusOr<NewDocument> ReadDocument(const std::string& path, const RegisterOptions& options) {
   NewDocument document;
-  EPIC_ASSIGN_OR_RETURN(document.text, ReadTextFile(path));
+  EPIC_ASSIGN_OR_RETURN(document.text, ReadDocumentFile(path));
   document.id = options.id.empty() ? DocumentIdFromPath(path) : options.id;
   EPIC_RETURN_IF_ERROR(ValidateDocumentId("document id", document.id));
   document.time_to_live = std::chrono::seconds(options.time_to_live_seconds);

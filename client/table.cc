@@ -40,7 +40,7 @@ std::string Table::ToString() const {
   return out;
 }
 
-std::string FormatBytes(int64_t bytes) {
+std::string HumanBytes(int64_t bytes) {
   constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   double value = static_cast<double>(bytes);
   size_t unit = 0;

@@ -30,7 +30,7 @@ class Table {
 };
 
 // "1.5 MiB"
-std::string FormatBytes(int64_t bytes);
+std::string HumanBytes(int64_t bytes);
 // Control characters and line ends become spaces; at most `characters_max` characters, the last an ellipsis.
 std::string Shorten(const std::string& text, size_t characters_max);
 

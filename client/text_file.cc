@@ -13,7 +13,7 @@
 
 namespace epic {
 
-absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
+absl::StatusOr<std::string> ReadDocumentFile(const std::string& path) {
   std::error_code error;
   const auto kind = std::filesystem::status(path, error);
   if (!std::filesystem::exists(kind)) return absl::NotFoundError(fmt::format("{}: there is no such file", path));

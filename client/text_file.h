@@ -10,7 +10,7 @@ namespace epic {
 
 // The file's text. NOT_FOUND, PERMISSION_DENIED; INVALID_ARGUMENT where it is a folder, empty (or white space alone), longer
 // than kDocumentTextBytesMax, or not UTF-8 text (the position of the first bad byte is named; a NUL byte is not text).
-absl::StatusOr<std::string> ReadTextFile(const std::string& path);
+absl::StatusOr<std::string> ReadDocumentFile(const std::string& path);
 
 // The document id that a file registers under where none is given: its name without folder and extension, characters that an
 // id cannot have replaced by '-'.
