@@ -1,13 +1,13 @@
 // The C++ SDK: register documents, wait for them, ask questions over them. Talks to a router; needs nothing of EPIC but
 // its protobuf contract, and shows none of gRPC.
 //
-//     EPIC_ASSIGN_OR_RETURN(auto client, epic::Client::Connect({.server = "127.0.0.1:7400"}));
+//     EPIC_ASSIGN_OR_RETURN(auto client, epic::client::Client::Connect({.server = "127.0.0.1:7400"}));
 //     EPIC_RETURN_IF_ERROR(client->CreateDocument({.id = "manual", .text = text}).status());
 //     EPIC_RETURN_IF_ERROR(client->WaitUntilReady("manual", nullptr));
-//     epic::Question question;
+//     epic::client::Question question;
 //     question.document_ids = {"manual"};
 //     question.text = "Who keeps the key?";
-//     EPIC_ASSIGN_OR_RETURN(epic::Answer answer, client->Ask(question, nullptr));
+//     EPIC_ASSIGN_OR_RETURN(epic::client::Answer answer, client->Ask(question, nullptr));
 //
 // Thread-safe. Every call has a deadline. Calls that change nothing, or that can be repeated safely, are tried again with
 // growing pauses while the server is unreachable, inside their deadline. Errors carry the server's own code and sentence.
@@ -25,7 +25,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-namespace epic {
+namespace epic::client {
 
 struct ClientOptions {
   std::string server = "127.0.0.1:7400";  // HOST:PORT of a router
@@ -175,6 +175,6 @@ class Client {
   virtual absl::StatusOr<ClusterStatus> GetStatus() = 0;
 };
 
-}  // namespace epic
+}  // namespace epic::client
 
 #endif  // EPIC_CLIENT_CLIENT_H_

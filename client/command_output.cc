@@ -5,7 +5,7 @@
 #include "client/table.h"
 #include "fmt/format.h"
 
-namespace epic {
+namespace epic::client {
 namespace {
 
 using Align = Table::Align;
@@ -165,4 +165,4 @@ std::string AnswerSummary(const Answer& answer) {
       answer.cached_tokens, answer.token_ids.size(), Milliseconds(timing.total_us));
 }
 
-}  // namespace epic
+}  // namespace epic::client

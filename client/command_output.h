@@ -8,7 +8,7 @@
 #include "client/client.h"
 #include "nlohmann/json.hpp"
 
-namespace epic {
+namespace epic::client {
 
 nlohmann::json ToJson(const DocumentInfo& document);
 nlohmann::json ToJson(const Answer& answer);
@@ -22,6 +22,6 @@ std::string StatusTable(const ClusterStatus& status);
 // One line: time to first token with its parts, tokens, worker.
 std::string AnswerSummary(const Answer& answer);
 
-}  // namespace epic
+}  // namespace epic::client
 
 #endif  // EPIC_CLIENT_COMMAND_OUTPUT_H_

@@ -13,7 +13,7 @@
 #include "core/status_macros.h"
 #include "fmt/format.h"
 
-namespace epic {
+namespace epic::client {
 namespace {
 
 // Progress on standard error: one line that is written over on a terminal, a line a change elsewhere.
@@ -190,4 +190,4 @@ absl::Status RunModels(const CommonOptions& common) {
   return absl::OkStatus();
 }
 
-}  // namespace epic
+}  // namespace epic::client

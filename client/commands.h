@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "client/client.h"
 
-namespace epic {
+namespace epic::client {
 
 // Options that all of them share.
 struct CommonOptions {
@@ -45,6 +45,6 @@ absl::Status RunDocumentsDelete(const CommonOptions& common, const std::vector<s
 absl::Status RunStatus(const CommonOptions& common);
 absl::Status RunModels(const CommonOptions& common);
 
-}  // namespace epic
+}  // namespace epic::client
 
 #endif  // EPIC_CLIENT_COMMANDS_H_

@@ -9,7 +9,7 @@
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 
-namespace epic {
+namespace epic::client {
 namespace {
 
 constexpr size_t kAnswerCharacters = 48;
@@ -117,4 +117,4 @@ std::string ComparisonJson(const Comparison& comparison) {
   return json.dump(2) + "\n";
 }
 
-}  // namespace epic
+}  // namespace epic::client

@@ -9,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "client/client.h"
 
-namespace epic {
+namespace epic::client {
 
 inline const std::vector<std::string> kComparedLinkers = {"full", "cacheblend:15", "legolink:16", "legolink:2", "naive"};
 
@@ -47,6 +47,6 @@ std::string ComparisonJson(const Comparison& comparison);
 // The processor's name as the system tells it.
 std::string ProcessorName();
 
-}  // namespace epic
+}  // namespace epic::client
 
 #endif  // EPIC_CLIENT_COMPARE_H_

@@ -10,7 +10,7 @@
 
 #include "nlohmann/json.hpp"
 
-namespace epic {
+namespace epic::client {
 namespace {
 
 using ::testing::HasSubstr;
@@ -82,4 +82,4 @@ TEST(CompareTest, Arithmetic) {
 }
 
 }  // namespace
-}  // namespace epic
+}  // namespace epic::client

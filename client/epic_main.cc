@@ -9,7 +9,7 @@
 #include "client/up.h"
 #include "server/server_options.h"
 
-namespace epic {
+namespace epic::client {
 namespace {
 
 constexpr int kExitFailure = 1;
@@ -120,6 +120,6 @@ int Main(int argc, char** argv) {
 }
 
 }  // namespace
-}  // namespace epic
+}  // namespace epic::client
 
-int main(int argc, char** argv) { return epic::Main(argc, argv); }
+int main(int argc, char** argv) { return epic::client::Main(argc, argv); }

@@ -15,7 +15,7 @@
 #include "server/grpc_client.h"
 #include "server/server_options.h"
 
-namespace epic {
+namespace epic::client {
 namespace {
 
 using SteadyTime = std::chrono::steady_clock::time_point;
@@ -313,4 +313,4 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const ClientOptions& opt
   return std::make_unique<RouterClient>(options);
 }
 
-}  // namespace epic
+}  // namespace epic::client

@@ -4,7 +4,7 @@
 
 #include "fmt/format.h"
 
-namespace epic {
+namespace epic::client {
 namespace {
 
 bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; }
@@ -64,4 +64,4 @@ std::string Shorten(const std::string& text, size_t characters_max) {
   return clean.substr(0, end) + "…";
 }
 
-}  // namespace epic
+}  // namespace epic::client

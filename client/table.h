@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace epic {
+namespace epic::client {
 
 class Table {
  public:
@@ -34,6 +34,6 @@ std::string HumanBytes(int64_t bytes);
 // Control characters and line ends become spaces; at most `characters_max` characters, the last an ellipsis.
 std::string Shorten(const std::string& text, size_t characters_max);
 
-}  // namespace epic
+}  // namespace epic::client
 
 #endif  // EPIC_CLIENT_TABLE_H_

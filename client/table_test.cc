@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace epic {
+namespace epic::client {
 namespace {
 
 TEST(TableTest, AlignsByCharactersAndLeavesNoBlanksAtTheEnd) {
@@ -30,4 +30,4 @@ TEST(TableTest, ShortensOnCharactersAndCleansControlCharacters) {
 }
 
 }  // namespace
-}  // namespace epic
+}  // namespace epic::client

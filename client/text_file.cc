@@ -11,7 +11,7 @@
 #include "core/utf8.h"
 #include "fmt/format.h"
 
-namespace epic {
+namespace epic::client {
 
 absl::StatusOr<std::string> ReadDocumentFile(const std::string& path) {
   std::error_code error;
@@ -51,4 +51,4 @@ std::string DocumentIdFromPath(const std::string& path) {
   return id;
 }
 
-}  // namespace epic
+}  // namespace epic::client

@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 
-namespace epic {
+namespace epic::client {
 
 // The file's text. NOT_FOUND, PERMISSION_DENIED; INVALID_ARGUMENT where it is a folder, empty (or white space alone), longer
 // than kDocumentTextBytesMax, or not UTF-8 text (the position of the first bad byte is named; a NUL byte is not text).
@@ -16,6 +16,6 @@ absl::StatusOr<std::string> ReadDocumentFile(const std::string& path);
 // id cannot have replaced by '-'.
 std::string DocumentIdFromPath(const std::string& path);
 
-}  // namespace epic
+}  // namespace epic::client
 
 #endif  // EPIC_CLIENT_TEXT_FILE_H_

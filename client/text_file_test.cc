@@ -9,7 +9,7 @@
 
 #include "core/limits.h"
 
-namespace epic {
+namespace epic::client {
 namespace {
 
 using ::testing::HasSubstr;
@@ -46,4 +46,4 @@ TEST_F(TextFileTest, DocumentIdsComeFromFileNames) {
 }
 
 }  // namespace
-}  // namespace epic
+}  // namespace epic::client

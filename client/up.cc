@@ -109,7 +109,7 @@ absl::Status Serve(const UpOptions& options) {
   OneProcess epic;
   EPIC_RETURN_IF_ERROR(epic.Start(options, metrics));
   spdlog::info("{} ({} of weights) serves on {}; documents are kept in {}", epic.engine().config().name,
-               HumanBytes(static_cast<int64_t>(epic.engine().weight_bytes())), epic.address(), options.node.data_dir);
+               client::HumanBytes(static_cast<int64_t>(epic.engine().weight_bytes())), epic.address(), options.node.data_dir);
   spdlog::info("{}: stopping; running calls may take {} ms", shutdown->Wait(), options.process.shutdown_grace.count());
   epic.Stop(options.process.shutdown_grace);
   return absl::OkStatus();
