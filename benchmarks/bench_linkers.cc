@@ -1,8 +1,8 @@
 // TTFT of every linker over the same prompt, everything local and warm: the engine alone, no rpc.
 //
-// The prompt is a chat turn: the template's head, `chunks` chunks of `chunk-tokens` tokens made from the files given (or the
-// examples), and a question. Runs are interleaved, medians are reported, and the arithmetic that each linker needs stands beside
-// its time.
+// The prompt is a chat turn: the template's head, `chunks` chunks of `chunk-tokens` tokens made from the files given
+// (or the examples), and a question. Runs are interleaved, medians are reported, and the arithmetic that each linker
+// needs stands beside its time.
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -106,9 +106,14 @@ class Bench {
   GenerationRequest Request(const Linker& linker) {
     PromptMessage message{"user", {}};
     for (size_t c = 0; c < chunk_ids_.size(); ++c) {
-      message.parts.push_back({PromptPart::Kind::kChunk, "", chunk_ids_[c], linker.UsesChunks() ? Chunk(c, linker.RecipeId()) : nullptr});
+      message.parts.push_back(
+          {PromptPart::Kind::kChunk, "", chunk_ids_[c], linker.UsesChunks() ? Chunk(c, linker.RecipeId()) : nullptr});
     }
-    message.parts.push_back({PromptPart::Kind::kText, "\n\nWhat was decided about the maintenance of the tidal turbines, and who is responsible for it?", {}, nullptr});
+    message.parts.push_back(
+        {PromptPart::Kind::kText,
+         "\n\nWhat was decided about the maintenance of the tidal turbines, and who is responsible for it?",
+         {},
+         nullptr});
     const auto chat_template = engine_->chat_template();
     GenerationRequest request;
     request.prompt = OrExit(chat_template.ok() ? BuildChatPrompt(engine_->tokenizer(), **chat_template, {message})
@@ -140,7 +145,9 @@ class Bench {
     const double rows = stats.recomputed_tokens;
     // Full recompute's rows see half the prompt on average; scattered rows about as much as their share of it.
     const double seen = stats.prompt_tokens / 2.0;
-    return 2 * (rows * layer * c.layers + rows * seen * 2 * q * c.layers + static_cast<double>(c.width) * c.vocab_size) / 1e9;
+    return 2 *
+           (rows * layer * c.layers + rows * seen * 2 * q * c.layers + static_cast<double>(c.width) * c.vocab_size) /
+           1e9;
   }
 
   const Engine& engine() const { return *engine_; }
@@ -166,11 +173,13 @@ int Main(const Options& options) {
   for (int run = 0; run < options.runs; ++run) {
     for (size_t i = 0; i < linkers.size(); ++i) {
       seconds[i].push_back(bench.Run(linkers[i], stats[i]));
-      std::cerr << "\rrun " << run + 1 << " of " << options.runs << ", " << linkers[i].Name() << "          " << std::flush;
+      std::cerr << "\rrun " << run + 1 << " of " << options.runs << ", " << linkers[i].Name() << "          "
+                << std::flush;
     }
   }
   std::cerr << "\r                                        \r";
-  const auto full = std::find_if(linkers.begin(), linkers.end(), [](const Linker& l) { return l.kind == LinkerKind::kFull; });
+  const auto full =
+      std::find_if(linkers.begin(), linkers.end(), [](const Linker& l) { return l.kind == LinkerKind::kFull; });
   const size_t reference = full == linkers.end() ? 0 : static_cast<size_t>(full - linkers.begin());
   const double reference_seconds = Median(seconds[reference]);
 
@@ -181,28 +190,37 @@ int Main(const Options& options) {
   report["runs"] = options.runs;
   report["prompt_tokens"] = stats[reference].prompt_tokens;
   report["chunk_tokens"] = options.chunk_tokens;
-  std::string table = fmt::format("{}, {} prompt tokens in {} chunks of {}, median of {} interleaved runs, {}\n\n", bench.engine().config().name,
-                                  stats[reference].prompt_tokens, options.chunks, options.chunk_tokens, options.runs, ProcessorName());
-  table += fmt::format("{:<16} {:>10} {:>10} {:>10} {:>12} {:>12} {:>8} {:>10} {:>12}\n", "linker", "TTFT ms", "min ms", "max ms",
-                       "rows run", "tokens/s", "GFLOP", "x faster", "x allowed");
+  std::string table = fmt::format("{}, {} prompt tokens in {} chunks of {}, median of {} interleaved runs, {}\n\n",
+                                  bench.engine().config().name, stats[reference].prompt_tokens, options.chunks,
+                                  options.chunk_tokens, options.runs, ProcessorName());
+  table += fmt::format("{:<16} {:>10} {:>10} {:>10} {:>12} {:>12} {:>8} {:>10} {:>12}\n", "linker", "TTFT ms", "min ms",
+                       "max ms", "rows run", "tokens/s", "GFLOP", "x faster", "x allowed");
   double legolink_ratio = 0;
   for (size_t i = 0; i < linkers.size(); ++i) {
     const double median = Median(seconds[i]);
     const double operations = bench.Operations(stats[i]);
     const double allowed = bench.Operations(stats[reference]) / operations;
     if (linkers[i].Name() == "legolink:16") legolink_ratio = reference_seconds / median;
-    table += fmt::format("{:<16} {:>10.1f} {:>10.1f} {:>10.1f} {:>12.0f} {:>12.0f} {:>8.0f} {:>10.2f} {:>12.2f}\n", linkers[i].Name(), median * 1e3,
-                         *std::min_element(seconds[i].begin(), seconds[i].end()) * 1e3,
+    table += fmt::format("{:<16} {:>10.1f} {:>10.1f} {:>10.1f} {:>12.0f} {:>12.0f} {:>8.0f} {:>10.2f} {:>12.2f}\n",
+                         linkers[i].Name(), median * 1e3, *std::min_element(seconds[i].begin(), seconds[i].end()) * 1e3,
                          *std::max_element(seconds[i].begin(), seconds[i].end()) * 1e3, stats[i].recomputed_tokens,
                          stats[i].prompt_tokens / median, operations, reference_seconds / median, allowed);
-    report["results"].push_back({{"linker", linkers[i].Name()}, {"ttft_ms_median", median * 1e3}, {"rows_run", stats[i].recomputed_tokens},
-                                 {"rows_selected", stats[i].selected_tokens}, {"gflop", operations},
-                                 {"speedup_over_full", reference_seconds / median}, {"speedup_allowed", allowed}});
+    report["results"].push_back({{"linker", linkers[i].Name()},
+                                 {"ttft_ms_median", median * 1e3},
+                                 {"rows_run", stats[i].recomputed_tokens},
+                                 {"rows_selected", stats[i].selected_tokens},
+                                 {"gflop", operations},
+                                 {"speedup_over_full", reference_seconds / median},
+                                 {"speedup_allowed", allowed}});
   }
   report["bars"] = nlohmann::json::array();
   if (legolink_ratio > 0 && full != linkers.end()) {
-    report["bars"].push_back({{"name", "TTFT of full / TTFT of legolink:16"}, {"value", legolink_ratio}, {"bar", 5.0}, {"holds", legolink_ratio >= 5.0}});
-    table += fmt::format("\nbar: TTFT of full / TTFT of legolink:16 = {:.2f}, at least 5: {}\n", legolink_ratio, legolink_ratio >= 5 ? "holds" : "FAILS");
+    report["bars"].push_back({{"name", "TTFT of full / TTFT of legolink:16"},
+                              {"value", legolink_ratio},
+                              {"bar", 5.0},
+                              {"holds", legolink_ratio >= 5.0}});
+    table += fmt::format("\nbar: TTFT of full / TTFT of legolink:16 = {:.2f}, at least 5: {}\n", legolink_ratio,
+                         legolink_ratio >= 5 ? "holds" : "FAILS");
   }
   std::cout << (options.format == "json" ? report.dump(2) + "\n" : table);
   return 0;
@@ -215,7 +233,8 @@ int main(int argc, char** argv) {
   epic::Options options;
   CLI::App app("TTFT of every linker over the same prompt, everything local and warm");
   app.add_option("--model", options.model, "model file")->envname("EPIC_MODEL")->required();
-  app.add_option("--texts", options.text_folder, "folder of text files that the chunks are made from")->check(CLI::ExistingDirectory);
+  app.add_option("--texts", options.text_folder, "folder of text files that the chunks are made from")
+      ->check(CLI::ExistingDirectory);
   app.add_option("--chunks", options.chunks)->check(CLI::Range(1, 1024));
   app.add_option("--chunk-tokens", options.chunk_tokens)->check(CLI::Range(1, 8192));
   app.add_option("--runs", options.runs)->check(CLI::Range(1, 1000));

@@ -9,8 +9,9 @@
 //     question.text = "Who keeps the key?";
 //     EPIC_ASSIGN_OR_RETURN(epic::client::Answer answer, client->Ask(question, nullptr));
 //
-// Thread-safe. Every call has a deadline. Calls that change nothing, or that can be repeated safely, are tried again with
-// growing pauses while the server is unreachable, inside their deadline. Errors carry the server's own code and sentence.
+// Thread-safe. Every call has a deadline. Calls that change nothing, or that can be repeated safely, are tried again
+// with growing pauses while the server is unreachable, inside their deadline. Errors carry the server's own code and
+// sentence.
 #ifndef EPIC_CLIENT_CLIENT_H_
 #define EPIC_CLIENT_CLIENT_H_
 
@@ -28,8 +29,8 @@
 namespace epic::client {
 
 struct ClientOptions {
-  std::string server = "127.0.0.1:7400";  // HOST:PORT of a router
-  std::string tenant;                     // empty: "default"
+  std::string server = "127.0.0.1:7400";                // HOST:PORT of a router
+  std::string tenant;                                   // empty: "default"
   std::chrono::milliseconds control_timeout{10'000};    // create, get, list, delete, status
   std::chrono::milliseconds generate_timeout{600'000};  // a whole answer
   std::chrono::milliseconds wait_timeout{3'600'000};    // until a document is compiled
@@ -66,7 +67,8 @@ struct DocumentPage {
 
 struct Question {
   // The layout, the same for every linker: a chat of one user message that holds the documents in this order, one
-  // directly after the other, then a blank line and `text`; before it `system` where given, else the model's own default.
+  // directly after the other, then a blank line and `text`; before it `system` where given, else the model's own
+  // default.
   std::vector<std::string> document_ids;
   std::string text;
   std::string system;
@@ -170,7 +172,8 @@ class Client {
   virtual absl::Status WaitUntilReady(const std::string& id,
                                       const std::function<void(const DocumentInfo&)>& progress) = 0;
   // `on_text` (may be null) gets the answer's text as it comes.
-  virtual absl::StatusOr<Answer> Ask(const Question& question, const std::function<void(const std::string&)>& on_text) = 0;
+  virtual absl::StatusOr<Answer> Ask(const Question& question,
+                                     const std::function<void(const std::string&)>& on_text) = 0;
   virtual absl::StatusOr<std::vector<ModelDescription>> ListModels() = 0;
   virtual absl::StatusOr<ClusterStatus> GetStatus() = 0;
 };

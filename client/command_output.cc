@@ -89,7 +89,8 @@ nlohmann::json ToJson(const ModelDescription& model) {
 }
 
 nlohmann::json ToJson(const ClusterStatus& status) {
-  nlohmann::json json{{"version", status.version}, {"uptime_ms", status.uptime_ms}, {"members", nlohmann::json::array()}};
+  nlohmann::json json{
+      {"version", status.version}, {"uptime_ms", status.uptime_ms}, {"members", nlohmann::json::array()}};
   for (const MemberStatus& member : status.members) {
     json["members"].push_back({{"role", member.role},
                                {"address", member.address},
@@ -108,32 +109,50 @@ nlohmann::json ToJson(const ClusterStatus& status) {
 }
 
 std::string DocumentTable(const std::vector<DocumentInfo>& documents) {
-  Table table({{"id", Align::kLeft}, {"state", Align::kLeft}, {"tokens", Align::kRight}, {"chunks", Align::kRight},
-               {"in memory", Align::kRight}, {"text", Align::kRight}, {"registered (UTC)", Align::kLeft}});
+  Table table({{"id", Align::kLeft},
+               {"state", Align::kLeft},
+               {"tokens", Align::kRight},
+               {"chunks", Align::kRight},
+               {"in memory", Align::kRight},
+               {"text", Align::kRight},
+               {"registered (UTC)", Align::kLeft}});
   for (const DocumentInfo& document : documents) {
-    table.AddRow({document.id, DocumentStateName(document.state), std::to_string(document.tokens), std::to_string(document.chunks),
-                  std::to_string(document.resident_chunks), HumanBytes(document.text_bytes), FormatTime(document.created_unix_ms)});
+    table.AddRow({document.id, DocumentStateName(document.state), std::to_string(document.tokens),
+                  std::to_string(document.chunks), std::to_string(document.resident_chunks),
+                  HumanBytes(document.text_bytes), FormatTime(document.created_unix_ms)});
   }
   return table.ToString();
 }
 
 std::string PlanTable(const std::vector<ChunkUse>& plan) {
-  Table table({{"document", Align::kLeft}, {"chunk", Align::kRight}, {"at", Align::kRight}, {"tokens", Align::kRight},
-               {"recomputed", Align::kRight}, {"source", Align::kLeft}, {"reason", Align::kLeft}});
+  Table table({{"document", Align::kLeft},
+               {"chunk", Align::kRight},
+               {"at", Align::kRight},
+               {"tokens", Align::kRight},
+               {"recomputed", Align::kRight},
+               {"source", Align::kLeft},
+               {"reason", Align::kLeft}});
   for (const ChunkUse& chunk : plan) {
-    table.AddRow({chunk.document_id, std::to_string(chunk.chunk_index), std::to_string(chunk.offset), std::to_string(chunk.tokens),
-                  std::to_string(chunk.recomputed_tokens), chunk.source, chunk.reason});
+    table.AddRow({chunk.document_id, std::to_string(chunk.chunk_index), std::to_string(chunk.offset),
+                  std::to_string(chunk.tokens), std::to_string(chunk.recomputed_tokens), chunk.source, chunk.reason});
   }
   return table.ToString();
 }
 
 std::string ModelTable(const std::vector<ModelDescription>& models) {
-  Table table({{"name", Align::kLeft}, {"architecture", Align::kLeft}, {"layers", Align::kRight}, {"width", Align::kRight},
-               {"context", Align::kRight}, {"weights", Align::kRight}, {"KV a token", Align::kRight}, {"chat", Align::kLeft},
+  Table table({{"name", Align::kLeft},
+               {"architecture", Align::kLeft},
+               {"layers", Align::kRight},
+               {"width", Align::kRight},
+               {"context", Align::kRight},
+               {"weights", Align::kRight},
+               {"KV a token", Align::kRight},
+               {"chat", Align::kLeft},
                {"fingerprint", Align::kLeft}});
   for (const ModelDescription& model : models) {
     table.AddRow({model.name, model.architecture, std::to_string(model.layers), std::to_string(model.width),
-                  std::to_string(model.context_length), HumanBytes(model.weight_bytes), HumanBytes(model.kv_bytes_per_token),
+                  std::to_string(model.context_length), HumanBytes(model.weight_bytes),
+                  HumanBytes(model.kv_bytes_per_token),
                   model.chat_template.empty() ? "none: " + model.chat_template_refusal : model.chat_template,
                   model.fingerprint.substr(0, 12)});
   }
@@ -141,15 +160,22 @@ std::string ModelTable(const std::vector<ModelDescription>& models) {
 }
 
 std::string StatusTable(const ClusterStatus& status) {
-  Table table({{"role", Align::kLeft}, {"address", Align::kLeft}, {"health", Align::kLeft}, {"documents", Align::kRight},
-               {"KV memory", Align::kLeft}, {"running", Align::kLeft}, {"queued", Align::kLeft}, {"tokens/s", Align::kRight},
+  Table table({{"role", Align::kLeft},
+               {"address", Align::kLeft},
+               {"health", Align::kLeft},
+               {"documents", Align::kRight},
+               {"KV memory", Align::kLeft},
+               {"running", Align::kLeft},
+               {"queued", Align::kLeft},
+               {"tokens/s", Align::kRight},
                {"model", Align::kLeft}});
   for (const MemberStatus& member : status.members) {
     const bool is_node = member.role == "cache node";
     table.AddRow({member.role, member.address, member.health, is_node ? std::to_string(member.documents) : "",
                   fmt::format("{} of {}", HumanBytes(member.used_bytes), HumanBytes(member.capacity_bytes)),
                   fmt::format("{} {}", member.running, is_node ? "leases" : "requests"),
-                  is_node ? fmt::format("{} chunks", member.queued) : fmt::format("{} requests, {} tokens", member.waiting, member.queued),
+                  is_node ? fmt::format("{} chunks", member.queued)
+                          : fmt::format("{} requests, {} tokens", member.waiting, member.queued),
                   is_node ? "" : fmt::format("{:.0f}", member.tokens_per_second), member.model});
   }
   return fmt::format("EPIC {}, up {} s\n\n", status.version, status.uptime_ms / 1000) + table.ToString();
@@ -158,7 +184,8 @@ std::string StatusTable(const ClusterStatus& status) {
 std::string AnswerSummary(const Answer& answer) {
   const AnswerTiming& timing = answer.timing;
   return fmt::format(
-      "{}: first token after {:.1f} ms (look-up {:.1f}, load {:.1f}, link {:.1f}, first token {:.1f}); {} of {} prompt tokens "
+      "{}: first token after {:.1f} ms (look-up {:.1f}, load {:.1f}, link {:.1f}, first token {:.1f}); {} of {} prompt "
+      "tokens "
       "recomputed, {} from cached chunks; {} tokens in {:.1f} ms\n",
       answer.linker, Milliseconds(timing.ttft_us), Milliseconds(timing.lookup_us), Milliseconds(timing.load_us),
       Milliseconds(timing.link_us), Milliseconds(timing.first_token_us), answer.recomputed_tokens, answer.prompt_tokens,

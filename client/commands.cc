@@ -57,7 +57,8 @@ absl::StatusOr<NewDocument> ReadDocument(const std::string& path, const Register
 
 absl::Status WaitForDocument(Client& client, const std::string& id, ProgressLine& progress) {
   return client.WaitUntilReady(id, [&](const DocumentInfo& info) {
-    progress.Show(fmt::format("{}: {} of {} chunks compiled ({} tokens)", id, info.compiled_chunks, info.chunks, info.tokens));
+    progress.Show(
+        fmt::format("{}: {} of {} chunks compiled ({} tokens)", id, info.compiled_chunks, info.chunks, info.tokens));
   });
 }
 
@@ -65,7 +66,8 @@ absl::Status WaitForDocument(Client& client, const std::string& id, ProgressLine
 
 absl::Status RunRegister(const CommonOptions& common, const RegisterOptions& options) {
   if (!options.id.empty() && options.files.size() != 1) {
-    return absl::InvalidArgumentError(fmt::format("--id names one document, {} files were given", options.files.size()));
+    return absl::InvalidArgumentError(
+        fmt::format("--id names one document, {} files were given", options.files.size()));
   }
   // Everything is read before anything is registered: a bad file among many leaves nothing behind.
   std::vector<NewDocument> documents;
@@ -91,8 +93,8 @@ absl::Status RunRegister(const CommonOptions& common, const RegisterOptions& opt
       json.push_back(ToJson(info));
       json.back()["created"] = created;
     } else {
-      std::cout << fmt::format("{} {}: {}, {} tokens in {} chunks\n", created ? "registered" : "already registered", info.id,
-                               DocumentStateName(info.state), info.tokens, info.chunks)
+      std::cout << fmt::format("{} {}: {}, {} tokens in {} chunks\n", created ? "registered" : "already registered",
+                               info.id, DocumentStateName(info.state), info.tokens, info.chunks)
                 << std::flush;
     }
   }
@@ -104,14 +106,16 @@ absl::Status RunAsk(const CommonOptions& common, const AskOptions& options) {
   EPIC_ASSIGN_OR_RETURN(const auto client, Client::Connect(common.client));
   if (options.compare) {
     ProgressLine progress;
-    EPIC_ASSIGN_OR_RETURN(const Comparison comparison,
-                          CompareLinkers(*client, options.question, options.runs, [&](const std::string& text) { progress.Show(text); }));
+    EPIC_ASSIGN_OR_RETURN(
+        const Comparison comparison,
+        CompareLinkers(*client, options.question, options.runs, [&](const std::string& text) { progress.Show(text); }));
     progress.Clear();
     std::cout << (common.json ? ComparisonJson(comparison) : ComparisonTable(comparison));
     return absl::OkStatus();
   }
   const auto show = [](const std::string& text) { std::cout << text << std::flush; };
-  EPIC_ASSIGN_OR_RETURN(const Answer answer, client->Ask(options.question, common.json ? std::function<void(const std::string&)>() : show));
+  EPIC_ASSIGN_OR_RETURN(const Answer answer,
+                        client->Ask(options.question, common.json ? std::function<void(const std::string&)>() : show));
   if (common.json) {
     std::cout << ToJson(answer).dump(2) << "\n";
     return absl::OkStatus();

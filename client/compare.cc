@@ -21,16 +21,17 @@ AnswerTiming MedianTiming(const std::vector<AnswerTiming>& timings) {
     return Median(std::move(values));
   };
   AnswerTiming result;
-  for (int64_t AnswerTiming::*part :
-       {&AnswerTiming::queue_us, &AnswerTiming::lookup_us, &AnswerTiming::load_us, &AnswerTiming::compile_us,
-        &AnswerTiming::link_us, &AnswerTiming::first_token_us, &AnswerTiming::ttft_us, &AnswerTiming::total_us,
-        &AnswerTiming::bytes_pulled}) {
+  for (int64_t AnswerTiming::*part : {&AnswerTiming::queue_us, &AnswerTiming::lookup_us, &AnswerTiming::load_us,
+                                      &AnswerTiming::compile_us, &AnswerTiming::link_us, &AnswerTiming::first_token_us,
+                                      &AnswerTiming::ttft_us, &AnswerTiming::total_us, &AnswerTiming::bytes_pulled}) {
     result.*part = median(part);
   }
   return result;
 }
 
-std::string Milliseconds(int64_t microseconds) { return fmt::format("{:.1f}", static_cast<double>(microseconds) / 1e3); }
+std::string Milliseconds(int64_t microseconds) {
+  return fmt::format("{:.1f}", static_cast<double>(microseconds) / 1e3);
+}
 
 }  // namespace
 
@@ -50,7 +51,8 @@ int64_t Median(std::vector<int64_t> values) {
 std::string ProcessorName() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
-    if (line.rfind("model name", 0) == 0 && line.find(": ") != std::string::npos) return line.substr(line.find(": ") + 2);
+    if (line.rfind("model name", 0) == 0 && line.find(": ") != std::string::npos)
+      return line.substr(line.find(": ") + 2);
   }
   return "unknown processor";
 }
@@ -63,7 +65,9 @@ absl::StatusOr<Comparison> CompareLinkers(Client& client, Question question, int
   for (int run = 0; run <= runs; ++run) {
     for (size_t i = 0; i < count; ++i) {
       question.linker = kComparedLinkers[i];
-      if (progress) progress(run == 0 ? fmt::format("warming up {}", question.linker) : fmt::format("run {} of {}: {}", run, runs, question.linker));
+      if (progress)
+        progress(run == 0 ? fmt::format("warming up {}", question.linker)
+                          : fmt::format("run {} of {}: {}", run, runs, question.linker));
       EPIC_ASSIGN_OR_RETURN(answers[i], client.Ask(question, nullptr));
       if (run > 0) timings[i].push_back(answers[i].timing);
     }
@@ -81,7 +85,8 @@ absl::StatusOr<Comparison> CompareLinkers(Client& client, Question question, int
     row.recomputed_tokens = answers[i].recomputed_tokens;
     row.answer = answers[i].text;
     row.agreement = AnswerAgreement(answers[i].token_ids, answers[0].token_ids);
-    row.speedup = row.median.ttft_us > 0 ? static_cast<double>(full_ttft_us) / static_cast<double>(row.median.ttft_us) : 0;
+    row.speedup =
+        row.median.ttft_us > 0 ? static_cast<double>(full_ttft_us) / static_cast<double>(row.median.ttft_us) : 0;
     comparison.linkers.push_back(std::move(row));
   }
   return comparison;
@@ -89,30 +94,48 @@ absl::StatusOr<Comparison> CompareLinkers(Client& client, Question question, int
 
 std::string ComparisonTable(const Comparison& comparison) {
   using Align = Table::Align;
-  Table table({{"linker", Align::kLeft}, {"TTFT ms", Align::kRight}, {"look-up", Align::kRight}, {"load", Align::kRight},
-               {"link", Align::kRight}, {"first token", Align::kRight}, {"faster", Align::kRight}, {"recomputed", Align::kRight},
-               {"agrees", Align::kRight}, {"answer", Align::kLeft}});
+  Table table({{"linker", Align::kLeft},
+               {"TTFT ms", Align::kRight},
+               {"look-up", Align::kRight},
+               {"load", Align::kRight},
+               {"link", Align::kRight},
+               {"first token", Align::kRight},
+               {"faster", Align::kRight},
+               {"recomputed", Align::kRight},
+               {"agrees", Align::kRight},
+               {"answer", Align::kLeft}});
   for (const ComparedLinker& row : comparison.linkers) {
-    table.AddRow({row.linker, Milliseconds(row.median.ttft_us), Milliseconds(row.median.lookup_us), Milliseconds(row.median.load_us),
-                  Milliseconds(row.median.link_us), Milliseconds(row.median.first_token_us), fmt::format("{:.1f}x", row.speedup),
-                  fmt::format("{} of {}", row.recomputed_tokens, row.prompt_tokens), fmt::format("{:.0f} %", 100 * row.agreement),
-                  Shorten(row.answer, kAnswerCharacters)});
+    table.AddRow({row.linker, Milliseconds(row.median.ttft_us), Milliseconds(row.median.lookup_us),
+                  Milliseconds(row.median.load_us), Milliseconds(row.median.link_us),
+                  Milliseconds(row.median.first_token_us), fmt::format("{:.1f}x", row.speedup),
+                  fmt::format("{} of {}", row.recomputed_tokens, row.prompt_tokens),
+                  fmt::format("{:.0f} %", 100 * row.agreement), Shorten(row.answer, kAnswerCharacters)});
   }
-  return table.ToString() +
-         fmt::format("\nMedian of {} interleaved runs on {}. Warm: {}. Times are ms; what TTFT holds beyond the parts shown is queueing and rpc.\n"
-                     "agrees: share of the answer's tokens equal to full's before the first difference.\n",
-                     comparison.runs, comparison.processor, comparison.warmth);
+  return table.ToString() + fmt::format(
+                                "\nMedian of {} interleaved runs on {}. Warm: {}. Times are ms; what TTFT holds beyond "
+                                "the parts shown is queueing and rpc.\n"
+                                "agrees: share of the answer's tokens equal to full's before the first difference.\n",
+                                comparison.runs, comparison.processor, comparison.warmth);
 }
 
 std::string ComparisonJson(const Comparison& comparison) {
   nlohmann::json json{{"runs", comparison.runs}, {"processor", comparison.processor}, {"warm", comparison.warmth}};
   for (const ComparedLinker& row : comparison.linkers) {
-    json["linkers"].push_back({{"linker", row.linker}, {"ttft_us", row.median.ttft_us}, {"queue_us", row.median.queue_us},
-                               {"lookup_us", row.median.lookup_us}, {"load_us", row.median.load_us}, {"compile_us", row.median.compile_us},
-                               {"link_us", row.median.link_us}, {"first_token_us", row.median.first_token_us},
-                               {"total_us", row.median.total_us}, {"bytes_pulled", row.median.bytes_pulled},
-                               {"prompt_tokens", row.prompt_tokens}, {"recomputed_tokens", row.recomputed_tokens},
-                               {"speedup_over_full", row.speedup}, {"agreement_with_full", row.agreement}, {"answer", row.answer}});
+    json["linkers"].push_back({{"linker", row.linker},
+                               {"ttft_us", row.median.ttft_us},
+                               {"queue_us", row.median.queue_us},
+                               {"lookup_us", row.median.lookup_us},
+                               {"load_us", row.median.load_us},
+                               {"compile_us", row.median.compile_us},
+                               {"link_us", row.median.link_us},
+                               {"first_token_us", row.median.first_token_us},
+                               {"total_us", row.median.total_us},
+                               {"bytes_pulled", row.median.bytes_pulled},
+                               {"prompt_tokens", row.prompt_tokens},
+                               {"recomputed_tokens", row.recomputed_tokens},
+                               {"speedup_over_full", row.speedup},
+                               {"agreement_with_full", row.agreement},
+                               {"answer", row.answer}});
   }
   return json.dump(2) + "\n";
 }

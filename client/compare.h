@@ -11,7 +11,8 @@
 
 namespace epic::client {
 
-inline const std::vector<std::string> kComparedLinkers = {"full", "cacheblend:15", "legolink:16", "legolink:2", "naive"};
+inline const std::vector<std::string> kComparedLinkers = {"full", "cacheblend:15", "legolink:16", "legolink:2",
+                                                          "naive"};
 
 struct ComparedLinker {
   std::string linker;
@@ -37,7 +38,8 @@ double AnswerAgreement(const std::vector<int32_t>& ids, const std::vector<int32_
 // Middle value; the mean of the two middle ones for an even count. REQUIRES: not empty.
 int64_t Median(std::vector<int64_t> values);
 
-// One warm-up of each linker, then `runs` rounds over all of them. `progress` (may be null) is called before each request.
+// One warm-up of each linker, then `runs` rounds over all of them. `progress` (may be null) is called before each
+// request.
 absl::StatusOr<Comparison> CompareLinkers(Client& client, Question question, int runs,
                                           const std::function<void(const std::string&)>& progress);
 

@@ -22,7 +22,9 @@ class ScriptedClient : public Client {
   absl::StatusOr<DocumentInfo> GetDocument(const std::string&, std::string*) override { return Unused(); }
   absl::StatusOr<DocumentPage> ListDocuments(int32_t, const std::string&) override { return Unused(); }
   absl::Status DeleteDocument(const std::string&) override { return Unused(); }
-  absl::Status WaitUntilReady(const std::string&, const std::function<void(const DocumentInfo&)>&) override { return Unused(); }
+  absl::Status WaitUntilReady(const std::string&, const std::function<void(const DocumentInfo&)>&) override {
+    return Unused();
+  }
   absl::StatusOr<std::vector<ModelDescription>> ListModels() override { return Unused(); }
   absl::StatusOr<ClusterStatus> GetStatus() override { return Unused(); }
   absl::StatusOr<Answer> Ask(const Question& question, const std::function<void(const std::string&)>&) override {
@@ -51,7 +53,8 @@ TEST(CompareTest, InterleavesRunsDropsTheWarmUpAndTakesMedians) {
   const auto comparison = CompareLinkers(client, {}, 5, nullptr);
   ASSERT_TRUE(comparison.ok()) << comparison.status();
   ASSERT_EQ(client.asked.size(), 6 * kComparedLinkers.size());
-  for (size_t i = 0; i < client.asked.size(); ++i) EXPECT_EQ(client.asked[i], kComparedLinkers[i % kComparedLinkers.size()]);
+  for (size_t i = 0; i < client.asked.size(); ++i)
+    EXPECT_EQ(client.asked[i], kComparedLinkers[i % kComparedLinkers.size()]);
   EXPECT_EQ(comparison->linkers[0].median.ttft_us, 100'400);  // rounds 2 to 6
   EXPECT_EQ(comparison->linkers[2].median.ttft_us, 10'400);
   EXPECT_NEAR(comparison->linkers[2].speedup, 100'400.0 / 10'400.0, 1e-9);

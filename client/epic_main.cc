@@ -27,9 +27,13 @@ struct Commands {
     app.require_subcommand(1);
     app.set_version_flag("--version", EpicVersion());
     app.fallthrough();
-    app.add_option("--server", common.client.server, "router to talk to, HOST:PORT")->envname("EPIC_SERVER")->capture_default_str();
+    app.add_option("--server", common.client.server, "router to talk to, HOST:PORT")
+        ->envname("EPIC_SERVER")
+        ->capture_default_str();
     app.add_option("--tenant", common.client.tenant, "whose documents; empty: default")->envname("EPIC_TENANT");
-    app.add_option("--timeout-ms", timeout_ms, "for everything but answers and waiting")->check(CLI::Range(1, 86'400'000))->capture_default_str();
+    app.add_option("--timeout-ms", timeout_ms, "for everything but answers and waiting")
+        ->check(CLI::Range(1, 86'400'000))
+        ->capture_default_str();
     app.add_option("--format", format, "table or json")->check(CLI::IsMember({"table", "json"}))->capture_default_str();
     // Listed for --help; its options are parsed by the roles' own configuration.
     app.add_subcommand("up", "start EPIC: all three roles in this process (epic up --help)")->prefix_command();
@@ -43,11 +47,15 @@ struct Commands {
   }
 
   void AddRegister(CLI::App& app) {
-    CLI::App* command = app.add_subcommand("register", "register text files as documents and wait until they are compiled");
+    CLI::App* command =
+        app.add_subcommand("register", "register text files as documents and wait until they are compiled");
     command->add_option("files", register_options.files, "text files (UTF-8)")->required();
-    command->add_option("--id", register_options.id, "document id (one file only); default: the file's name without extension");
+    command->add_option("--id", register_options.id,
+                        "document id (one file only); default: the file's name without extension");
     command->add_option("--label", register_options.labels, "KEY=VALUE, may be repeated");
-    command->add_option("--ttl-seconds", register_options.time_to_live_seconds, "forget the document after this time; 0: never")
+    command
+        ->add_option("--ttl-seconds", register_options.time_to_live_seconds,
+                     "forget the document after this time; 0: never")
         ->check(CLI::Range(int64_t{0}, int64_t{3'153'600'000}));
     command->add_flag("--wait,!--no-wait", register_options.wait, "wait until compiled (default)");
     command->callback([this] { run = [this] { return RunRegister(common, register_options); }; });
@@ -62,15 +70,20 @@ struct Commands {
                         "full, prefix, naive, naive-last, cacheblend:<percent> or legolink:<k>; default legolink:16");
     command->add_option("--system", question.system, "system message; default: the model's own");
     command->add_option("--model", question.model, "model name or fingerprint; default: the only one");
-    command->add_option("--max-tokens", question.output_tokens_max, "longest answer in tokens")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+    command->add_option("--max-tokens", question.output_tokens_max, "longest answer in tokens")
+        ->check(CLI::Range(1, 1 << 20))
+        ->capture_default_str();
     command->add_option("--temperature", question.temperature, "0: greedy")->capture_default_str();
     command->add_option("--top-p", question.top_p)->capture_default_str();
     command->add_option("--top-k", question.top_k, "0: every token")->capture_default_str();
     command->add_option("--seed", question.seed)->capture_default_str();
     command->add_option("--stop", question.stop, "end the answer before this text, may be repeated");
     command->add_flag("--explain", question.explain, "show what was done with each chunk");
-    command->add_flag("--compare", ask_options.compare, "ask by full, cacheblend:15, legolink:16, legolink:2 and naive and print one table");
-    command->add_option("--runs", ask_options.runs, "rounds of --compare")->check(CLI::Range(5, 1000))->capture_default_str();
+    command->add_flag("--compare", ask_options.compare,
+                      "ask by full, cacheblend:15, legolink:16, legolink:2 and naive and print one table");
+    command->add_option("--runs", ask_options.runs, "rounds of --compare")
+        ->check(CLI::Range(5, 1000))
+        ->capture_default_str();
     command->callback([this] { run = [this] { return RunAsk(common, ask_options); }; });
   }
 

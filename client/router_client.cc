@@ -59,8 +59,9 @@ void ReadFinal(const v1::GenerateFinal& final, Answer& answer) {
   answer.recomputed_tokens = final.usage().recomputed_tokens();
   answer.selected_tokens = final.usage().selected_tokens();
   const v1::Timing& timing = final.timing();
-  answer.timing = {timing.queue_us(),       timing.lookup_us(), timing.load_us(),  timing.compile_us(),  timing.link_us(),
-                   timing.first_token_us(), timing.ttft_us(),   timing.total_us(), timing.bytes_pulled()};
+  answer.timing = {timing.queue_us(),   timing.lookup_us(), timing.load_us(),
+                   timing.compile_us(), timing.link_us(),   timing.first_token_us(),
+                   timing.ttft_us(),    timing.total_us(),  timing.bytes_pulled()};
   for (const v1::ChunkPlan& chunk : final.plan()) {
     answer.plan.push_back({chunk.document_id(), chunk.chunk_index(), chunk.offset(), chunk.token_count(),
                            chunk.recomputed_tokens(), chunk.source(), chunk.reason()});
@@ -162,7 +163,8 @@ class RouterClient : public Client {
     return Explain(documents_->DeleteDocument(context.get(), request, &response));
   }
 
-  absl::Status WaitUntilReady(const std::string& id, const std::function<void(const DocumentInfo&)>& progress) override {
+  absl::Status WaitUntilReady(const std::string& id,
+                              const std::function<void(const DocumentInfo&)>& progress) override {
     v1::WatchDocumentRequest request;
     *request.mutable_context() = NewContext();
     request.set_document_id(id);
@@ -180,7 +182,8 @@ class RouterClient : public Client {
     return absl::InternalError(fmt::format("document \"{}\" could not be compiled: {}", id, last.state_reason));
   }
 
-  absl::StatusOr<Answer> Ask(const Question& question, const std::function<void(const std::string&)>& on_text) override {
+  absl::StatusOr<Answer> Ask(const Question& question,
+                             const std::function<void(const std::string&)>& on_text) override {
     const v1::GenerateRequest request = MakeRequest(question);
     const auto context = MakeClientContext(std::chrono::steady_clock::now() + options_.generate_timeout);
     const auto reader = generate_->Generate(context.get(), request);
@@ -247,7 +250,8 @@ class RouterClient : public Client {
     }
     v1::ChatMessage* message = chat->add_messages();
     message->set_role("user");
-    for (const std::string& id : question.document_ids) message->add_segments()->mutable_document()->set_document_id(id);
+    for (const std::string& id : question.document_ids)
+      message->add_segments()->mutable_document()->set_document_id(id);
     message->add_segments()->set_text((question.document_ids.empty() ? "" : "\n\n") + question.text);
     request.set_linker(question.linker);
     v1::Sampling* sampling = request.mutable_sampling();
@@ -265,8 +269,8 @@ class RouterClient : public Client {
   absl::Status Explain(const grpc::Status& status) const {
     absl::Status converted = FromGrpcStatus(status);
     if (converted.code() != absl::StatusCode::kUnavailable) return converted;
-    return absl::UnavailableError(fmt::format("no answer from {}: {} (is EPIC running? `epic up` starts it)", options_.server,
-                                              std::string(converted.message())));
+    return absl::UnavailableError(fmt::format("no answer from {}: {} (is EPIC running? `epic up` starts it)",
+                                              options_.server, std::string(converted.message())));
   }
 
   template <typename Call>

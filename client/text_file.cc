@@ -27,11 +27,12 @@ absl::StatusOr<std::string> ReadDocumentFile(const std::string& path) {
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(file.gcount()));
   if (text.size() > kDocumentTextBytesMax) {
-    return absl::InvalidArgumentError(fmt::format("{} is longer than a document's limit of {} bytes; split it", path, kDocumentTextBytesMax));
+    return absl::InvalidArgumentError(
+        fmt::format("{} is longer than a document's limit of {} bytes; split it", path, kDocumentTextBytesMax));
   }
   if (const auto bad = FindInvalidUtf8(text)) {
-    return absl::InvalidArgumentError(fmt::format("{} is not UTF-8 text: byte {} (0x{:02x}) belongs to no character", path, *bad,
-                                                  static_cast<unsigned char>(text[*bad])));
+    return absl::InvalidArgumentError(fmt::format("{} is not UTF-8 text: byte {} (0x{:02x}) belongs to no character",
+                                                  path, *bad, static_cast<unsigned char>(text[*bad])));
   }
   if (const size_t nul = text.find('\0'); nul != std::string::npos) {
     return absl::InvalidArgumentError(fmt::format("{} is not text: byte {} is NUL", path, nul));

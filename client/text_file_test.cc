@@ -36,7 +36,8 @@ TEST_F(TextFileTest, RefusesWhatIsNotADocument) {
   }
   EXPECT_THAT(std::string(Refusal("abc\xff").message()), HasSubstr("byte 3 (0xff)"));
   EXPECT_THAT(std::string(Refusal(std::string("a\0b", 3)).message()), HasSubstr("byte 1 is NUL"));
-  EXPECT_THAT(std::string(Refusal(std::string(kDocumentTextBytesMax + 1, 'a')).message()), HasSubstr("limit of 4194304 bytes"));
+  EXPECT_THAT(std::string(Refusal(std::string(kDocumentTextBytesMax + 1, 'a')).message()),
+              HasSubstr("limit of 4194304 bytes"));
   EXPECT_TRUE(ReadDocumentFile(Write(std::string(kDocumentTextBytesMax, 'a'))).ok());
 }
 

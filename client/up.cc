@@ -35,7 +35,8 @@ void Declare(UpOptions* options, Config* config) {
   options->engine.model_path = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
   options->node.data_dir = ".epic/data";
   DeclareGrpcServerOptions(&options->router.server, config);
-  config->AddString("data-dir", &options->node.data_dir, "Folder of what is durable; made where it is not there. One process at a time.");
+  config->AddString("data-dir", &options->node.data_dir,
+                    "Folder of what is durable; made where it is not there. One process at a time.");
   config->AddBytes("kv-capacity-bytes", &options->node.kv_capacity_bytes, {.min = 1 << 20},
                    "Memory for the KV of compiled chunks, a hard limit in bytes.");
   config->AddInt32("chunk-tokens", &options->node.chunk_tokens, {16, 4096}, "Tokens that a chunk is meant to have.");
@@ -50,8 +51,9 @@ class OneProcess {
  public:
   absl::Status Start(UpOptions options, const std::shared_ptr<Metrics>& metrics) {
     if (!std::filesystem::exists(options.engine.model_path)) {
-      return absl::NotFoundError(fmt::format("there is no model at {}; scripts/fetch_model.sh gets the default one, --model takes any other",
-                                             options.engine.model_path));
+      return absl::NotFoundError(
+          fmt::format("there is no model at {}; scripts/fetch_model.sh gets the default one, --model takes any other",
+                      options.engine.model_path));
     }
     if (options.engine.cache_dir.empty()) options.engine.cache_dir = options.node.data_dir;
     spdlog::info("loading {}", options.engine.model_path);
@@ -66,16 +68,18 @@ class OneProcess {
     options.worker.worker_id = "local";
     // Chunks are attended to where the node holds them; the worker's own cache is for what the node cannot keep.
     options.worker.worker.cache.capacity_bytes = kWorkerCacheBytes;
-    EPIC_ASSIGN_OR_RETURN(worker_, WorkerServer::Create(options.worker, engine_.get(),
-                                                        [source](const std::string&) { return source; }, metrics));
+    EPIC_ASSIGN_OR_RETURN(worker_,
+                          WorkerServer::Create(
+                              options.worker, engine_.get(), [source](const std::string&) { return source; }, metrics));
     options.router.cache_nodes = {node_->address()};
     options.router.workers = {worker_->address()};
-    EPIC_ASSIGN_OR_RETURN(router_, RouterServer::Create(options.router,
-                                                        [this](const std::string& address) {
-                                                          return address == worker_->address() ? worker_->InProcessChannel()
-                                                                                               : node_->InProcessChannel();
-                                                        },
-                                                        metrics));
+    EPIC_ASSIGN_OR_RETURN(router_, RouterServer::Create(
+                                       options.router,
+                                       [this](const std::string& address) {
+                                         return address == worker_->address() ? worker_->InProcessChannel()
+                                                                              : node_->InProcessChannel();
+                                       },
+                                       metrics));
     return absl::OkStatus();
   }
 
@@ -109,7 +113,8 @@ absl::Status Serve(const UpOptions& options) {
   OneProcess epic;
   EPIC_RETURN_IF_ERROR(epic.Start(options, metrics));
   spdlog::info("{} ({} of weights) serves on {}; documents are kept in {}", epic.engine().config().name,
-               client::HumanBytes(static_cast<int64_t>(epic.engine().weight_bytes())), epic.address(), options.node.data_dir);
+               client::HumanBytes(static_cast<int64_t>(epic.engine().weight_bytes())), epic.address(),
+               options.node.data_dir);
   spdlog::info("{}: stopping; running calls may take {} ms", shutdown->Wait(), options.process.shutdown_grace.count());
   epic.Stop(options.process.shutdown_grace);
   return absl::OkStatus();
@@ -119,7 +124,8 @@ absl::Status Serve(const UpOptions& options) {
 
 int RunUp(int argc, char** argv) {
   UpOptions options;
-  Config config("epic up", "EPIC in one process: router, cache node and worker over one engine and one copy of the weights.");
+  Config config("epic up",
+                "EPIC in one process: router, cache node and worker over one engine and one copy of the weights.");
   Declare(&options, &config);
   if (const std::optional<int> code = ExitCodeOf(config.Parse(argc, argv))) return *code;
   const absl::Status status = Serve(options);

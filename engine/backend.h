@@ -1,7 +1,7 @@
 // What runs a model's layers: the CPU today, CUDA behind the same interface later.
 //
-// A batch is rows of any number of sequences, each at its true position. A row's result depends on that row's inputs and
-// its own sequence's KV alone. Not thread-safe: the scheduler is the only caller.
+// A batch is rows of any number of sequences, each at its true position. A row's result depends on that row's inputs
+// and its own sequence's KV alone. Not thread-safe: the scheduler is the only caller.
 #ifndef EPIC_ENGINE_BACKEND_H_
 #define EPIC_ENGINE_BACKEND_H_
 

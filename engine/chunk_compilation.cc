@@ -45,7 +45,8 @@ absl::StatusOr<uint64_t> ChunkCompilation::WriteBlock(std::span<std::byte> block
         const uint16_t* from = page.Keys(layer) + shape.KeyIndex(kPageTokens, head, row, 0);
         uint16_t* to = keys + shape.KeyIndex(padded, head, j, 0);
         for (int32_t d = 0; d < shape.head_dim; ++d) to[d * kTokensPerKeyRow] = from[d * kTokensPerKeyRow];
-        std::memcpy(values + shape.ValueIndex(padded, head, j, 0), page.Values(layer) + shape.ValueIndex(kPageTokens, head, row, 0),
+        std::memcpy(values + shape.ValueIndex(padded, head, j, 0),
+                    page.Values(layer) + shape.ValueIndex(kPageTokens, head, row, 0),
                     static_cast<size_t>(shape.head_dim) * sizeof(uint16_t));
       }
     }

@@ -1,4 +1,5 @@
-// Compiling one chunk, in pieces: its tokens run alone behind the recipe's prefix, and the rows of the chunk become a block.
+// Compiling one chunk, in pieces: its tokens run alone behind the recipe's prefix, and the rows of the chunk become a
+// block.
 #ifndef EPIC_ENGINE_CHUNK_COMPILATION_H_
 #define EPIC_ENGINE_CHUNK_COMPILATION_H_
 

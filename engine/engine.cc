@@ -60,10 +60,12 @@ absl::StatusOr<std::unique_ptr<Engine>> EngineImpl::Create(const EngineOptions& 
   EPIC_ASSIGN_OR_RETURN(engine->tokenizer_, Tokenizer::Create(engine->file_->tokenizer()));
   if (engine->tokenizer_->vocab_size() > engine->file_->config().vocab_size) {
     return absl::InvalidArgumentError(fmt::format("the tokenizer has {} tokens, the model's embedding only {}",
-                                                  engine->tokenizer_->vocab_size(), engine->file_->config().vocab_size));
+                                                  engine->tokenizer_->vocab_size(),
+                                                  engine->file_->config().vocab_size));
   }
   engine->template_ = ChatTemplate::Recognise(engine->file_->tokenizer().chat_template);
-  const int threads = options.threads > 0 ? options.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int threads =
+      options.threads > 0 ? options.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   EPIC_ASSIGN_OR_RETURN(engine->backend_, CpuBackend::Create(*engine->file_, threads));
   EPIC_RETURN_IF_ERROR(engine->PrepareRecipes());
 
@@ -88,7 +90,9 @@ absl::Status EngineImpl::PrepareRecipes() {
   if (template_.ok()) {
     EPIC_ASSIGN_OR_RETURN(rendered, BuildChatPrompt(*tokenizer_, **template_, {{"user", {}}}));
   } else {
-    EPIC_ASSIGN_OR_RETURN(rendered, BuildRawPrompt(*tokenizer_, {{PromptPart::Kind::kText, "Answer the question from the text.", {}, nullptr}}));
+    EPIC_ASSIGN_OR_RETURN(
+        rendered,
+        BuildRawPrompt(*tokenizer_, {{PromptPart::Kind::kText, "Answer the question from the text.", {}, nullptr}}));
   }
   const std::vector<int32_t>& ids = rendered.front().token_ids;
   sink_.prefix_tokens.assign(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(std::min(kSinkTokens, ids.size())));
@@ -98,14 +102,15 @@ absl::Status EngineImpl::PrepareRecipes() {
 absl::StatusOr<Recipe> EngineImpl::RecipeById(const std::string& id) const {
   if (id == plain_.id) return plain_;
   if (id == sink_.id) return sink_;
-  return absl::InvalidArgumentError(fmt::format("there is no recipe \"{}\"; there are plain and sink4", id.substr(0, 64)));
+  return absl::InvalidArgumentError(
+      fmt::format("there is no recipe \"{}\"; there are plain and sink4", id.substr(0, 64)));
 }
 
 absl::Status EngineImpl::CheckIds(std::span<const int32_t> ids, const std::string& what) const {
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0 || ids[i] >= config().vocab_size) {
-      return absl::InvalidArgumentError(
-          fmt::format("{}: token id {} at index {} is outside the model's vocabulary of {}", what, ids[i], i, config().vocab_size));
+      return absl::InvalidArgumentError(fmt::format(
+          "{}: token id {} at index {} is outside the model's vocabulary of {}", what, ids[i], i, config().vocab_size));
     }
   }
   return absl::OkStatus();
@@ -117,13 +122,14 @@ absl::Status EngineImpl::CheckChunk(const PromptSegment& segment, size_t index, 
   }
   const KvBlockInfo& info = segment.chunk->view().info();
   if (info.model_fingerprint_hex != fingerprint_) {
-    return absl::FailedPreconditionError(fmt::format("segment {}: the chunk was compiled by model {}, this engine runs {}",
-                                                     index, info.model_fingerprint_hex, fingerprint_));
+    return absl::FailedPreconditionError(
+        fmt::format("segment {}: the chunk was compiled by model {}, this engine runs {}", index,
+                    info.model_fingerprint_hex, fingerprint_));
   }
   if (info.recipe_id != recipe.id || info.first_position != recipe.first_position() || !(info.shape == kv_shape())) {
     return absl::FailedPreconditionError(
-        fmt::format("segment {}: the chunk was compiled by recipe {} (first position {}), the linker needs {} ({})", index,
-                    info.recipe_id, info.first_position, recipe.id, recipe.first_position()));
+        fmt::format("segment {}: the chunk was compiled by recipe {} (first position {}), the linker needs {} ({})",
+                    index, info.recipe_id, info.first_position, recipe.id, recipe.first_position()));
   }
   if (info.token_ids != segment.token_ids) {
     return absl::InvalidArgumentError(fmt::format("segment {}: the chunk holds other tokens than the prompt", index));
@@ -143,13 +149,14 @@ absl::Status EngineImpl::CheckRequest(const GenerationRequest& request, const Re
   if (tokens == 0) return absl::InvalidArgumentError("the prompt has no tokens");
   const int64_t answer = std::max<int64_t>(1, static_cast<int64_t>(request.continuation.size()));
   if (tokens + answer > config().context_length) {
-    return absl::InvalidArgumentError(
-        fmt::format("the prompt has {} tokens and the answer needs at least {}, the model's context is {}; use fewer or "
-                    "shorter documents",
-                    tokens, answer, config().context_length));
+    return absl::InvalidArgumentError(fmt::format(
+        "the prompt has {} tokens and the answer needs at least {}, the model's context is {}; use fewer or "
+        "shorter documents",
+        tokens, answer, config().context_length));
   }
   if (request.continuation.empty() && request.max_output_tokens < 1) {
-    return absl::InvalidArgumentError(fmt::format("max_output_tokens is {}, it must be at least 1", request.max_output_tokens));
+    return absl::InvalidArgumentError(
+        fmt::format("max_output_tokens is {}, it must be at least 1", request.max_output_tokens));
   }
   EPIC_RETURN_IF_ERROR(CheckIds(request.continuation, "continuation_token_ids"));
   if (request.top_logprobs < 0 || request.top_logprobs > config().vocab_size) {
@@ -173,17 +180,18 @@ absl::StatusOr<std::shared_ptr<Engine::Handle>> EngineImpl::Compile(CompileReque
   if (request.info.token_ids.empty()) return absl::InvalidArgumentError("a chunk to compile has no tokens");
   if (tokens > config().context_length) {
     return absl::InvalidArgumentError(
-        fmt::format("a chunk of {} tokens with its recipe is longer than the model's context of {}", tokens, config().context_length));
+        fmt::format("a chunk of {} tokens with its recipe is longer than the model's context of {}", tokens,
+                    config().context_length));
   }
   EPIC_RETURN_IF_ERROR(CheckIds(request.info.token_ids, "chunk"));
   EPIC_RETURN_IF_ERROR(CheckIds(request.recipe.prefix_tokens, "recipe"));
   if (request.info.model_fingerprint_hex != fingerprint_) {
-    return absl::FailedPreconditionError(
-        fmt::format("the chunk is for model {}, this engine runs {}", request.info.model_fingerprint_hex, fingerprint_));
+    return absl::FailedPreconditionError(fmt::format("the chunk is for model {}, this engine runs {}",
+                                                     request.info.model_fingerprint_hex, fingerprint_));
   }
   if (!(request.info.shape == kv_shape()) || request.block.size() != KvBlockBytes(request.info)) {
-    return absl::InvalidArgumentError(fmt::format("the block's memory is {} bytes, this chunk takes {}", request.block.size(),
-                                                  KvBlockBytes(request.info)));
+    return absl::InvalidArgumentError(fmt::format("the block's memory is {} bytes, this chunk takes {}",
+                                                  request.block.size(), KvBlockBytes(request.info)));
   }
   return scheduler_->Submit(std::move(request));
 }
@@ -207,6 +215,8 @@ absl::Status EngineOptions::Validate() const {
   return problems.empty() ? absl::OkStatus() : absl::InvalidArgumentError(problems);
 }
 
-absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) { return EngineImpl::Create(options); }
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {
+  return EngineImpl::Create(options);
+}
 
 }  // namespace epic

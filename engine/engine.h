@@ -1,8 +1,9 @@
 // The engine: one model, its weights once, one scheduler thread, one pool of compute threads.
 //
-// Compiles chunks and answers requests. Everything public is thread-safe; callbacks come from the scheduler thread, must
-// not block and must not call back into the engine. Requests run in a continuous batch: decode steps first, then bounded
-// pieces of linking and prefill in order of arrival, then compile jobs. A request's tokens are the same alone and in any batch.
+// Compiles chunks and answers requests. Everything public is thread-safe; callbacks come from the scheduler thread,
+// must not block and must not call back into the engine. Requests run in a continuous batch: decode steps first, then
+// bounded pieces of linking and prefill in order of arrival, then compile jobs. A request's tokens are the same alone
+// and in any batch.
 #ifndef EPIC_ENGINE_ENGINE_H_
 #define EPIC_ENGINE_ENGINE_H_
 
@@ -31,11 +32,11 @@ namespace epic {
 
 struct EngineOptions {
   std::string model_path;
-  std::string cache_dir;                     // for the remembered fingerprint; empty: remember nothing
-  int32_t threads = 0;                       // compute threads; 0: one a core
-  size_t private_kv_bytes = size_t{1} << 30; // rows of running requests, pages of 64 tokens
+  std::string cache_dir;                      // for the remembered fingerprint; empty: remember nothing
+  int32_t threads = 0;                        // compute threads; 0: one a core
+  size_t private_kv_bytes = size_t{1} << 30;  // rows of running requests, pages of 64 tokens
   size_t prefix_cache_bytes = size_t{256} << 20;
-  int32_t piece_tokens = 256;                // rows of prefill or link between two decode steps
+  int32_t piece_tokens = 256;  // rows of prefill or link between two decode steps
   int32_t running_requests_max = 64;
   // All problems at once, INVALID_ARGUMENT naming field, value and limit.
   absl::Status Validate() const;
@@ -44,12 +45,12 @@ struct EngineOptions {
 // Everything that a request's timing and usage are made from.
 struct GenerationStats {
   int32_t prompt_tokens = 0;
-  int32_t cached_tokens = 0;      // in chunks
-  int32_t selected_tokens = 0;    // M: rows that run through all layers
-  double recomputed_tokens = 0;   // row-layers run for the prompt / layers
+  int32_t cached_tokens = 0;     // in chunks
+  int32_t selected_tokens = 0;   // M: rows that run through all layers
+  double recomputed_tokens = 0;  // row-layers run for the prompt / layers
   int32_t completion_tokens = 0;
   int64_t queue_us = 0;
-  int64_t compile_us = 0;         // naive-last: fresh spans compiled alone
+  int64_t compile_us = 0;  // naive-last: fresh spans compiled alone
   int64_t link_us = 0;
   int64_t first_token_us = 0;
   std::vector<int32_t> recomputed_per_segment;  // rows chosen in each segment of the prompt
@@ -98,7 +99,7 @@ struct CompileRequest {
 struct EngineLoad {
   int64_t running_requests = 0;
   int64_t waiting_requests = 0;
-  int64_t queued_tokens = 0;       // rows still to be run by admitted and waiting requests and compile jobs
+  int64_t queued_tokens = 0;             // rows still to be run by admitted and waiting requests and compile jobs
   double prefill_tokens_per_second = 0;  // measured, smoothed; 0 before the first measurement
   size_t private_kv_used_bytes = 0;
   size_t private_kv_capacity_bytes = 0;
@@ -126,8 +127,9 @@ class Engine {
   // "plain" or "sink4"; INVALID_ARGUMENT names the recipes that there are.
   virtual absl::StatusOr<Recipe> RecipeById(const std::string& id) const = 0;
 
-  // Refuses at once what can never run: INVALID_ARGUMENT (prompt beyond the context, no fresh token at its end, chunk of
-  // another model, token id outside the vocabulary), RESOURCE_EXHAUSTED (queue full, larger than the KV budget). Else returns a handle.
+  // Refuses at once what can never run: INVALID_ARGUMENT (prompt beyond the context, no fresh token at its end, chunk
+  // of another model, token id outside the vocabulary), RESOURCE_EXHAUSTED (queue full, larger than the KV budget).
+  // Else returns a handle.
   class Handle {
    public:
     virtual ~Handle() = default;

@@ -124,7 +124,8 @@ class EngineTest : public ::testing::Test {
     for (const int count : {9, -60, -33 - variant, 4, -90, 14 + variant}) {
       const std::vector<int32_t> ids = Tokens(std::abs(count), static_cast<uint32_t>(std::abs(count)));
       const bool is_chunk = count < 0;
-      request.prompt.push_back({ids, is_chunk, is_chunk && request.linker.UsesChunks() ? Compile(ids, request.linker.RecipeId()) : nullptr});
+      request.prompt.push_back(
+          {ids, is_chunk, is_chunk && request.linker.UsesChunks() ? Compile(ids, request.linker.RecipeId()) : nullptr});
     }
     request.max_output_tokens = output_tokens;
     request.ignore_end_of_turn = true;
@@ -143,7 +144,8 @@ class EngineTest : public ::testing::Test {
   std::unique_ptr<Engine> engine_;
 };
 
-constexpr const char* kAllLinkers[] = {"full", "prefix", "naive", "naive-last", "cacheblend:15", "legolink:0", "legolink:1", "legolink:16"};
+constexpr const char* kAllLinkers[] = {"full",          "prefix",     "naive",      "naive-last",
+                                       "cacheblend:15", "legolink:0", "legolink:1", "legolink:16"};
 
 TEST_F(EngineTest, EveryLinkerAnswersAndCountsItsWork) {
   for (const char* linker : kAllLinkers) {

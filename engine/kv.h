@@ -1,7 +1,7 @@
 // Keys and values as the engine computes with them.
 //
-// ChunkKv is a shared, immutable chunk: a view of a sealed block, kept in place by whoever owns it. A request's own rows
-// (recomputed heads, fresh and generated tokens) live in PrivateKv, engine/private_kv.h.
+// ChunkKv is a shared, immutable chunk: a view of a sealed block, kept in place by whoever owns it. A request's own
+// rows (recomputed heads, fresh and generated tokens) live in PrivateKv, engine/private_kv.h.
 #ifndef EPIC_ENGINE_KV_H_
 #define EPIC_ENGINE_KV_H_
 

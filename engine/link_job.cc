@@ -21,7 +21,8 @@ LinkJob::LinkJob(Backend& backend, std::span<const PromptSegment> prompt, const 
       offsets_(SegmentOffsets(prompt)),
       selected_(plan.positions),
       first_position_(options.first_position) {
-  for (const PromptSegment& segment : prompt) tokens_.insert(tokens_.end(), segment.token_ids.begin(), segment.token_ids.end());
+  for (const PromptSegment& segment : prompt)
+    tokens_.insert(tokens_.end(), segment.token_ids.begin(), segment.token_ids.end());
   if (linker.kind == LinkerKind::kCacheBlend && backend.config().layers > kCacheBlendFullLayers) {
     phase_ = Phase::kAllRows;
   } else if (linker.kind == LinkerKind::kCacheBlend) {
@@ -42,8 +43,11 @@ void LinkJob::BuildPlans(const LinkPlan& plan, const Options& options) {
   }
   KvPlan main{first_layer, shape.layers, {}, PrivateRows(shape, first_layer, shape.layers)};
   for (const PlannedShared& shared : plan.shared) {
-    main.shared.push_back({prompt_[shared.segment].chunk, shared.row_begin, shared.row_end,
-                           first_position_ + offsets_[shared.segment], {}});
+    main.shared.push_back({prompt_[shared.segment].chunk,
+                           shared.row_begin,
+                           shared.row_end,
+                           first_position_ + offsets_[shared.segment],
+                           {}});
   }
   if (!options.cached_pages.empty()) {
     main.rows.AdoptPrefix(options.cached_pages);
@@ -128,7 +132,8 @@ double LinkJob::Deviation(const SharedSegment& segment, int32_t row) {
   const KvBlockView& block = segment.chunk->view();
   double sum = 0;
   for (int32_t head = 0; head < shape.kv_heads; ++head) {
-    const uint16_t* fresh = rows.PageOf(index).Values(kLayer) + shape.ValueIndex(kPageTokens, head, index % kPageTokens, 0);
+    const uint16_t* fresh =
+        rows.PageOf(index).Values(kLayer) + shape.ValueIndex(kPageTokens, head, index % kPageTokens, 0);
     const uint16_t* cached = block.Values(kLayer) + shape.ValueIndex(block.padded_tokens(), head, row, 0);
     for (int32_t d = 0; d < shape.head_dim; ++d) {
       const double difference = static_cast<double>(Widen(fresh[d])) - Widen(cached[d]);
@@ -150,7 +155,8 @@ void LinkJob::Choose() {
   }
   size_t chunk_tokens = 0;
   for (const PromptSegment& segment : prompt_) chunk_tokens += segment.is_chunk ? segment.token_ids.size() : 0;
-  const size_t count = static_cast<size_t>(std::floor(static_cast<double>(chunk_tokens) * linker_.cacheblend_percent / 100));
+  const size_t count =
+      static_cast<size_t>(std::floor(static_cast<double>(chunk_tokens) * linker_.cacheblend_percent / 100));
   const std::vector<int32_t> chosen = ChooseLargest(candidates, deviations_, count);
   for (SharedSegment& segment : main.shared) {
     const int32_t offset = segment.offset - first_position_;

@@ -1,4 +1,5 @@
-// Linking one prompt, in pieces: from a plan to KV that decoding can start from, and the hidden state of the last token.
+// Linking one prompt, in pieces: from a plan to KV that decoding can start from, and the hidden state of the last
+// token.
 //
 // Most linkers run their rows through all layers, and share batches with other sequences: TakeRows, then FinishRows
 // once they have run. CacheBlend's layers differ, so it runs passes of its own: RunOwnPass. Not thread-safe.
@@ -26,7 +27,8 @@ class LinkJob {
 
   // `prompt` gives token ids and, for linkers that use them, chunks (compiled fresh segments of naive-last included:
   // every segment named in plan.shared has its chunk). REQUIRES: the prompt outlives the job.
-  LinkJob(Backend& backend, std::span<const PromptSegment> prompt, const Linker& linker, LinkPlan plan, Options options);
+  LinkJob(Backend& backend, std::span<const PromptSegment> prompt, const Linker& linker, LinkPlan plan,
+          Options options);
 
   bool Done() const { return phase_ == Phase::kDone; }
   bool NeedsOwnPass() const { return phase_ == Phase::kAllRows || phase_ == Phase::kChosenRows; }
@@ -61,13 +63,13 @@ class LinkJob {
   std::span<const PromptSegment> prompt_;
   Linker linker_;
   std::vector<int32_t> offsets_;
-  std::vector<int32_t> tokens_;     // the whole prompt
+  std::vector<int32_t> tokens_;  // the whole prompt
   std::vector<int32_t> selected_;
   int32_t first_position_;
-  size_t next_ = 0;                 // in selected_, or for kAllRows in the prompt
+  size_t next_ = 0;  // in selected_, or for kAllRows in the prompt
   Phase phase_ = Phase::kRows;
   SequenceKv kv_;
-  std::vector<float> all_hidden_;   // CacheBlend: every row's state after layer 0
+  std::vector<float> all_hidden_;  // CacheBlend: every row's state after layer 0
   std::vector<float> last_hidden_;
   std::vector<double> deviations_;
   int64_t row_layers_ = 0;

@@ -69,7 +69,8 @@ LinkPlan PlanLink(std::span<const PromptSegment> prompt, const Linker& linker, c
   return plan;
 }
 
-std::vector<int32_t> ChooseLargest(std::span<const int32_t> candidates, std::span<const double> deviations, size_t count) {
+std::vector<int32_t> ChooseLargest(std::span<const int32_t> candidates, std::span<const double> deviations,
+                                   size_t count) {
   std::vector<size_t> order(candidates.size());
   std::iota(order.begin(), order.end(), size_t{0});
   count = std::min(count, order.size());

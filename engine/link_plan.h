@@ -24,8 +24,8 @@ struct LinkPlan {
   // Rows that run through all layers: sorted, unique, the last prompt position always among them, because its logits
   // are the answer's beginning. For CacheBlend: the fresh ones; the rest is chosen at layer 1.
   std::vector<int32_t> positions;
-  std::vector<PlannedShared> shared;     // in the order of the prompt, none empty
-  std::vector<int32_t> compile_alone;    // naive-last: fresh segments to compile first, at local positions
+  std::vector<PlannedShared> shared;   // in the order of the prompt, none empty
+  std::vector<int32_t> compile_alone;  // naive-last: fresh segments to compile first, at local positions
 };
 
 // Where each segment begins, and at the end the prompt's length.
@@ -40,7 +40,8 @@ bool ChunkIsExact(std::span<const PromptSegment> prompt, size_t segment, const R
 LinkPlan PlanLink(std::span<const PromptSegment> prompt, const Linker& linker, const Recipe& recipe);
 
 // CacheBlend's choice: of the candidates, the `count` with the largest deviation, ties to the lower position; sorted.
-std::vector<int32_t> ChooseLargest(std::span<const int32_t> candidates, std::span<const double> deviations, size_t count);
+std::vector<int32_t> ChooseLargest(std::span<const int32_t> candidates, std::span<const double> deviations,
+                                   size_t count);
 
 }  // namespace epic
 

@@ -25,7 +25,9 @@ LinkPlan Plan(const std::vector<PromptSegment>& prompt, const char* linker, cons
 }
 
 // 0-2 fresh, 3-7 chunk, 8-9 chunk, 10-11 fresh.
-std::vector<PromptSegment> SmallPrompt() { return {Segment(3, false), Segment(5, true), Segment(2, true), Segment(2, false)}; }
+std::vector<PromptSegment> SmallPrompt() {
+  return {Segment(3, false), Segment(5, true), Segment(2, true), Segment(2, false)};
+}
 
 TEST(LinkPlanTest, FullAndPrefixRunEverything) {
   EXPECT_EQ(Plan(SmallPrompt(), "full").positions.size(), 12u);
@@ -42,7 +44,8 @@ TEST(LinkPlanTest, NaiveRunsFreshTokensOnly) {
 TEST(LinkPlanTest, NaiveLastRunsTheLastTokenAndCompilesFreshSpansAlone) {
   const LinkPlan plan = Plan(SmallPrompt(), "naive-last");
   EXPECT_THAT(plan.positions, ElementsAre(11));
-  EXPECT_THAT(plan.shared, ElementsAre(PlannedShared{0, 0, 3}, PlannedShared{1, 0, 5}, PlannedShared{2, 0, 2}, PlannedShared{3, 0, 1}));
+  EXPECT_THAT(plan.shared, ElementsAre(PlannedShared{0, 0, 3}, PlannedShared{1, 0, 5}, PlannedShared{2, 0, 2},
+                                       PlannedShared{3, 0, 1}));
   EXPECT_THAT(plan.compile_alone, ElementsAre(0, 3));
 }
 
@@ -84,7 +87,8 @@ TEST(LinkPlanTest, ChooseLargestBreaksTiesByPosition) {
 }
 
 TEST(LinkerTest, NamesRoundTrip) {
-  for (const char* name : {"full", "prefix", "naive", "naive-last", "cacheblend:15", "cacheblend:0.5", "legolink:0", "legolink:16"}) {
+  for (const char* name :
+       {"full", "prefix", "naive", "naive-last", "cacheblend:15", "cacheblend:0.5", "legolink:0", "legolink:16"}) {
     ASSERT_TRUE(Linker::Parse(name).ok()) << name;
     EXPECT_EQ(Linker::Parse(name)->Name(), name);
   }
@@ -94,8 +98,9 @@ TEST(LinkerTest, NamesRoundTrip) {
 }
 
 TEST(LinkerTest, BadNamesAreRefusedWithASentence) {
-  for (const char* name : {"legolink:-1", "legolink:", "legolink", "legolink:1.5", "legolink:99999999999", "cacheblend",
-                           "cacheblend:0", "cacheblend:101", "cacheblend:nan", "cacheblend:-3", "full:1", "lego", " full", "FULL"}) {
+  for (const char* name :
+       {"legolink:-1", "legolink:", "legolink", "legolink:1.5", "legolink:99999999999", "cacheblend", "cacheblend:0",
+        "cacheblend:101", "cacheblend:nan", "cacheblend:-3", "full:1", "lego", " full", "FULL"}) {
     const absl::Status status = Linker::Parse(name).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << name;
     EXPECT_NE(status.message().find("allowed are"), std::string::npos) << name;

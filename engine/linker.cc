@@ -22,7 +22,8 @@ bool ParseNumber(std::string_view text, T& value) {
 }
 
 absl::Status Refuse(std::string_view name, const std::string& why) {
-  return absl::InvalidArgumentError(fmt::format("linker \"{}\": {}; allowed are {}", name.substr(0, 64), why, kAllowed));
+  return absl::InvalidArgumentError(
+      fmt::format("linker \"{}\": {}; allowed are {}", name.substr(0, 64), why, kAllowed));
 }
 
 }  // namespace

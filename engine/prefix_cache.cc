@@ -1,7 +1,7 @@
 #include "engine/prefix_cache.h"
 
-#include <algorithm>
 #include <xxhash.h>
+#include <algorithm>
 
 namespace epic {
 

@@ -1,5 +1,6 @@
-// The worker's prefix cache: full pages of private KV under a hash chain of the tokens before and in them, for content that
-// comes back at the same place (linker `prefix`). Least recently used chains go first when the byte budget is passed.
+// The worker's prefix cache: full pages of private KV under a hash chain of the tokens before and in them, for content
+// that comes back at the same place (linker `prefix`). Least recently used chains go first when the byte budget is
+// passed.
 //
 // Owned by the scheduler, not thread-safe. Pages are immutable once they are here; a sequence that uses one shares it.
 #ifndef EPIC_ENGINE_PREFIX_CACHE_H_

@@ -1,9 +1,9 @@
 // A request's own KV rows, in pages, and the plan by which its queries see shared and private rows together.
 //
-// Private rows (recomputed heads, fresh and generated tokens) are kept in the order of their positions, 64 to a page, so that
-// causality is a prefix length. Full pages are immutable and may be shared with the prefix cache. Shared chunks are never
-// paged or copied. One sequence's state is touched by one thread at a time (the scheduler's), but for the rows of a batch, which
-// the backend's threads write at places of their own.
+// Private rows (recomputed heads, fresh and generated tokens) are kept in the order of their positions, 64 to a page,
+// so that causality is a prefix length. Full pages are immutable and may be shared with the prefix cache. Shared chunks
+// are never paged or copied. One sequence's state is touched by one thread at a time (the scheduler's), but for the
+// rows of a batch, which the backend's threads write at places of their own.
 #ifndef EPIC_ENGINE_PRIVATE_KV_H_
 #define EPIC_ENGINE_PRIVATE_KV_H_
 
@@ -85,7 +85,8 @@ struct KvPlan {
   PrivateRows rows;
 };
 
-// All of a sequence's plans; together they cover every layer once. One plan, but for CacheBlend, whose first two layers differ.
+// All of a sequence's plans; together they cover every layer once. One plan, but for CacheBlend, whose first two layers
+// differ.
 struct SequenceKv {
   std::vector<KvPlan> plans;
 

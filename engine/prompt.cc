@@ -26,8 +26,9 @@ class SegmentList {
 absl::Status CheckIds(const Tokenizer& tokenizer, const PromptPart& part) {
   for (size_t i = 0; i < part.token_ids.size(); ++i) {
     if (part.token_ids[i] < 0 || part.token_ids[i] >= tokenizer.vocab_size()) {
-      return absl::InvalidArgumentError(fmt::format("token id {} at index {} is outside the model's vocabulary of {} tokens",
-                                                    part.token_ids[i], i, tokenizer.vocab_size()));
+      return absl::InvalidArgumentError(
+          fmt::format("token id {} at index {} is outside the model's vocabulary of {} tokens", part.token_ids[i], i,
+                      tokenizer.vocab_size()));
     }
   }
   return absl::OkStatus();
@@ -54,7 +55,8 @@ absl::Status AddPart(const Tokenizer& tokenizer, const PromptPart& part, Segment
 
 }  // namespace
 
-absl::StatusOr<std::vector<PromptSegment>> BuildChatPrompt(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
+absl::StatusOr<std::vector<PromptSegment>> BuildChatPrompt(const Tokenizer& tokenizer,
+                                                           const ChatTemplate& chat_template,
                                                            const std::vector<PromptMessage>& messages) {
   std::vector<std::string> roles;
   for (const PromptMessage& message : messages) roles.push_back(message.role);
@@ -74,7 +76,8 @@ absl::StatusOr<std::vector<PromptSegment>> BuildChatPrompt(const Tokenizer& toke
   return segments.Take();
 }
 
-absl::StatusOr<std::vector<PromptSegment>> BuildRawPrompt(const Tokenizer& tokenizer, const std::vector<PromptPart>& parts) {
+absl::StatusOr<std::vector<PromptSegment>> BuildRawPrompt(const Tokenizer& tokenizer,
+                                                          const std::vector<PromptPart>& parts) {
   SegmentList segments;
   if (const auto start = tokenizer.sequence_start_id()) segments.AddFresh({{*start}});
   for (const PromptPart& part : parts) EPIC_RETURN_IF_ERROR(AddPart(tokenizer, part, segments));

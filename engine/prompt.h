@@ -14,7 +14,8 @@
 namespace epic {
 
 // A span of a prompt: a chunk with its KV, or fresh tokens (chunk == nullptr). A chunk without KV for a linker that
-// does not use chunks (full, prefix) is given as fresh = false, chunk = nullptr: its tokens still count as cached content.
+// does not use chunks (full, prefix) is given as fresh = false, chunk = nullptr: its tokens still count as cached
+// content.
 struct PromptSegment {
   std::vector<int32_t> token_ids;
   bool is_chunk = false;
@@ -24,9 +25,9 @@ struct PromptSegment {
 // What a caller has before tokenization: text, token ids, or a chunk.
 struct PromptPart {
   enum class Kind { kText, kTokens, kChunk } kind = Kind::kText;
-  std::string text;                 // kText
-  std::vector<int32_t> token_ids;   // kTokens, kChunk
-  ChunkKvPtr chunk;                 // kChunk, may be null (see PromptSegment)
+  std::string text;                // kText
+  std::vector<int32_t> token_ids;  // kTokens, kChunk
+  ChunkKvPtr chunk;                // kChunk, may be null (see PromptSegment)
 };
 struct PromptMessage {
   std::string role;
@@ -34,12 +35,14 @@ struct PromptMessage {
 };
 
 // Lays out `messages` by the template: template text with special tokens on, parts of messages with special tokens
-// off, chunks as they are. Adjacent fresh tokens become one segment. INVALID_ARGUMENT for text that is not UTF-8, token ids
-// outside the vocabulary, or roles that the template refuses.
-absl::StatusOr<std::vector<PromptSegment>> BuildChatPrompt(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
+// off, chunks as they are. Adjacent fresh tokens become one segment. INVALID_ARGUMENT for text that is not UTF-8, token
+// ids outside the vocabulary, or roles that the template refuses.
+absl::StatusOr<std::vector<PromptSegment>> BuildChatPrompt(const Tokenizer& tokenizer,
+                                                           const ChatTemplate& chat_template,
                                                            const std::vector<PromptMessage>& messages);
 // Exactly these parts, behind BOS where the model's tokenizer starts a sequence with one.
-absl::StatusOr<std::vector<PromptSegment>> BuildRawPrompt(const Tokenizer& tokenizer, const std::vector<PromptPart>& parts);
+absl::StatusOr<std::vector<PromptSegment>> BuildRawPrompt(const Tokenizer& tokenizer,
+                                                          const std::vector<PromptPart>& parts);
 
 }  // namespace epic
 

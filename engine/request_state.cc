@@ -26,9 +26,8 @@ std::vector<std::pair<int32_t, float>> MostLikely(std::span<const float> logits,
   std::vector<int32_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   const size_t kept = std::min<size_t>(count, order.size());
-  std::partial_sort(order.begin(), order.begin() + static_cast<ptrdiff_t>(kept), order.end(), [&](int32_t a, int32_t b) {
-    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-  });
+  std::partial_sort(order.begin(), order.begin() + static_cast<ptrdiff_t>(kept), order.end(),
+                    [&](int32_t a, int32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
   std::vector<std::pair<int32_t, float>> top;
   if (kept == 0) return top;
   // One normalisation for all of them.
@@ -56,7 +55,8 @@ RequestState::RequestState(const RequestEnvironment& environment, GenerationRequ
 
 void RequestState::ComputeReservation(const LinkPlan& plan) {
   const KvShape shape = environment_.backend.kv_shape();
-  const int32_t wanted = request_.continuation.empty() ? request_.max_output_tokens : static_cast<int32_t>(request_.continuation.size());
+  const int32_t wanted =
+      request_.continuation.empty() ? request_.max_output_tokens : static_cast<int32_t>(request_.continuation.size());
   const int32_t room = environment_.backend.config().context_length - stats_.prompt_tokens;
   const int64_t output = std::min(wanted, room);
   const auto pages = [&](int64_t rows, int32_t begin, int32_t end) {
@@ -82,7 +82,8 @@ void RequestState::Admit(PrefixCache& prefix_cache, SteadyTime now) {
   stats_.queue_us = MicrosecondsBetween(submitted_, now);
   if (request_.linker.kind == LinkerKind::kPrefix) {
     std::vector<int32_t> tokens;
-    for (const PromptSegment& segment : request_.prompt) tokens.insert(tokens.end(), segment.token_ids.begin(), segment.token_ids.end());
+    for (const PromptSegment& segment : request_.prompt)
+      tokens.insert(tokens.end(), segment.token_ids.begin(), segment.token_ids.end());
     tokens.pop_back();  // the last token always runs: its logits begin the answer
     cached_pages_ = prefix_cache.Lookup(tokens);
     prefix_hit_tokens_ = static_cast<int32_t>(cached_pages_.size()) * kPageTokens;
@@ -116,7 +117,8 @@ void RequestState::StartNextFresh() {
 
 absl::Status RequestState::FinishFresh() {
   const int32_t segment = plan_.compile_alone[next_fresh_];
-  const size_t bytes = KvBlockBytes(environment_.backend.kv_shape(), static_cast<int32_t>(request_.prompt[segment].token_ids.size()));
+  const size_t bytes =
+      KvBlockBytes(environment_.backend.kv_shape(), static_cast<int32_t>(request_.prompt[segment].token_ids.size()));
   std::shared_ptr<std::byte[]> memory = AllocateBlockMemory(bytes);
   EPIC_RETURN_IF_ERROR(fresh_->WriteBlock({memory.get(), bytes}).status());
   EPIC_ASSIGN_OR_RETURN(KvBlockView view, KvBlockView::Parse({memory.get(), bytes}));
@@ -223,7 +225,8 @@ void RequestState::AcceptLogits(std::span<const float> logits, SteadyTime now) {
   }
   next_token_ = sampler_.Sample(logits);
   if (is_first) stats_.first_token_us = MicrosecondsBetween(linked_, std::max(now, std::chrono::steady_clock::now()));
-  if (!request_.ignore_end_of_turn && std::ranges::find(environment_.stop_tokens, next_token_) != environment_.stop_tokens.end()) {
+  if (!request_.ignore_end_of_turn &&
+      std::ranges::find(environment_.stop_tokens, next_token_) != environment_.stop_tokens.end()) {
     Finish(absl::OkStatus(), FinishReason::kStop);
     return;
   }
@@ -252,7 +255,8 @@ void RequestState::Finish(const absl::Status& status, FinishReason reason) {
 void RequestState::PublishPrefix(PrefixCache& prefix_cache) const {
   if (request_.linker.kind != LinkerKind::kPrefix || link_ == nullptr) return;
   std::vector<int32_t> tokens;
-  for (const PromptSegment& segment : request_.prompt) tokens.insert(tokens.end(), segment.token_ids.begin(), segment.token_ids.end());
+  for (const PromptSegment& segment : request_.prompt)
+    tokens.insert(tokens.end(), segment.token_ids.begin(), segment.token_ids.end());
   tokens.insert(tokens.end(), generated_.begin(), generated_.end());
   // Only rows that have run: the last generated token may not have.
   const PrivateRows& rows = link_->kv().plans.front().rows;

@@ -47,9 +47,11 @@ class RequestState {
 
   // kWaiting -> kCompilingFresh or kLinking.
   void Admit(PrefixCache& prefix_cache, SteadyTime now);
-  // The next rows for a batch that runs all layers (compiling fresh spans, linking, or the next token). 0 where the linker runs its own pass.
+  // The next rows for a batch that runs all layers (compiling fresh spans, linking, or the next token). 0 where the
+  // linker runs its own pass.
   int32_t TakeRows(int32_t rows_max, std::vector<int32_t>& token_ids, std::vector<int32_t>& positions, SequenceKv** kv);
-  // The rows taken have run; `hidden` is [rows, width]. Returns true where logits of the last row are wanted: give them to AcceptLogits.
+  // The rows taken have run; `hidden` is [rows, width]. Returns true where logits of the last row are wanted: give them
+  // to AcceptLogits.
   bool FinishRows(const float* hidden, int32_t rows, SteadyTime now);
   bool NeedsOwnPass() const { return stage_ == Stage::kLinking && link_->NeedsOwnPass(); }
   // Returns true where the prompt is linked: logits of link().last_hidden() are wanted.

@@ -82,7 +82,8 @@ void Scheduler::Wake() {
 }
 
 absl::StatusOr<std::shared_ptr<Engine::Handle>> Scheduler::Submit(GenerationRequest request, const Recipe& recipe) {
-  auto state = std::make_shared<RequestState>(environment_, std::move(request), recipe, std::chrono::steady_clock::now());
+  auto state =
+      std::make_shared<RequestState>(environment_, std::move(request), recipe, std::chrono::steady_clock::now());
   if (state->reserved_bytes() > options_.private_kv_bytes) {
     return absl::ResourceExhaustedError(fmt::format(
         "the request needs {} bytes of private KV for its recomputed and generated tokens, the engine's budget "
@@ -92,8 +93,8 @@ absl::StatusOr<std::shared_ptr<Engine::Handle>> Scheduler::Submit(GenerationRequ
   MutexLock lock(mutex_);
   if (stopping_) return absl::UnavailableError("the engine is shutting down");
   if (requests_held_ >= kSchedulerRequestsMax) {
-    return absl::ResourceExhaustedError(
-        fmt::format("{} requests are running or waiting, the limit is {}; try again later", requests_held_, kSchedulerRequestsMax));
+    return absl::ResourceExhaustedError(fmt::format(
+        "{} requests are running or waiting, the limit is {}; try again later", requests_held_, kSchedulerRequestsMax));
   }
   ++requests_held_;
   submitted_rows_ += state->remaining_rows();
@@ -108,7 +109,8 @@ absl::StatusOr<std::shared_ptr<Engine::Handle>> Scheduler::Submit(CompileRequest
   MutexLock lock(mutex_);
   if (stopping_) return absl::UnavailableError("the engine is shutting down");
   if (compiles_held_ >= kCompileQueueMax) {
-    return absl::ResourceExhaustedError(fmt::format("{} compile jobs are waiting, the limit is {}", compiles_held_, kCompileQueueMax));
+    return absl::ResourceExhaustedError(
+        fmt::format("{} compile jobs are waiting, the limit is {}", compiles_held_, kCompileQueueMax));
   }
   ++compiles_held_;
   submitted_rows_ += state->compilation.remaining();

@@ -2,7 +2,8 @@
 //
 // Each step it admits what fits, in order of arrival, then runs one batch through all layers: a row of every decoding
 // sequence, then pieces of linking, then of compile jobs (urgent ones take turns with linking; background ones run when
-// nothing else wants rows, and one piece in kBackgroundInterval steps so that they end at all). CacheBlend's own passes follow.
+// nothing else wants rows, and one piece in kBackgroundInterval steps so that they end at all). CacheBlend's own passes
+// follow.
 #ifndef EPIC_ENGINE_SCHEDULER_H_
 #define EPIC_ENGINE_SCHEDULER_H_
 

@@ -23,9 +23,9 @@ nlohmann::json ReadJson(const std::string& path);
 std::string ModelPathFromEnvironment();
 
 struct LinkResult {
-  std::vector<float> logits;        // at the prompt's last position
-  std::vector<int32_t> selected;    // rows that ran through all layers
-  std::vector<double> deviations;   // CacheBlend
+  std::vector<float> logits;       // at the prompt's last position
+  std::vector<int32_t> selected;   // rows that ran through all layers
+  std::vector<double> deviations;  // CacheBlend
   double recomputed_rows = 0;
 };
 

@@ -35,7 +35,8 @@ void CheckRows(const std::vector<int32_t>& ours, const nlohmann::json& result) {
   const std::vector<int32_t> expected = ExpandRanges(result["recomputed_rows"]);
   EXPECT_EQ(static_cast<int32_t>(ours.size()), result["recomputed_count"].get<int32_t>());
   std::vector<int32_t> different;
-  std::set_symmetric_difference(ours.begin(), ours.end(), expected.begin(), expected.end(), std::back_inserter(different));
+  std::set_symmetric_difference(ours.begin(), ours.end(), expected.begin(), expected.end(),
+                                std::back_inserter(different));
   std::set<int32_t> near;
   if (result.contains("cacheblend")) {
     const std::vector<int32_t> rows = result["cacheblend"]["near_rows"];
@@ -44,7 +45,8 @@ void CheckRows(const std::vector<int32_t>& ours, const nlohmann::json& result) {
   for (const int32_t row : different) EXPECT_TRUE(near.contains(row)) << "row " << row << " is chosen by one side only";
 }
 
-void CheckLogits(const std::vector<float>& ours, const nlohmann::json& golden, const nlohmann::json& result, bool kv_error_only) {
+void CheckLogits(const std::vector<float>& ours, const nlohmann::json& golden, const nlohmann::json& result,
+                 bool kv_error_only) {
   std::vector<float> actual, reference;
   const auto take = [&](const nlohmann::json& ids, const nlohmann::json& logits) {
     for (size_t i = 0; i < ids.size(); ++i) {

@@ -1,4 +1,5 @@
-// What must hold between linkers, whatever the model computes (docs/linking.md, "Exactness"). Chunk KV is read-only memory here.
+// What must hold between linkers, whatever the model computes (docs/linking.md, "Exactness"). Chunk KV is read-only
+// memory here.
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -39,8 +39,8 @@ void CheckLogits(EngineHarness& engine, const nlohmann::json& golden) {
   EXPECT_LE(error.max_abs, kErrorRatioMax * max_abs) << "transformers in bfloat16 errs by " << max_abs;
 }
 
-// Where the reference's lead over the second best token is within rounding, another token is right too, and what follows
-// is another text: the comparison ends there.
+// Where the reference's lead over the second best token is within rounding, another token is right too, and what
+// follows is another text: the comparison ends there.
 void CheckGreedy(EngineHarness& engine, const nlohmann::json& golden) {
   std::vector<int32_t> tokens = golden["tokens"];
   const double tolerance = 2 * kErrorRatioMax * golden["bf16_error"]["max_abs"].get<double>();
@@ -67,7 +67,8 @@ TEST_P(TinyModel, LogitsAreThoseOfTransformers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, TinyModel,
-                         ::testing::Values(std::pair("tiny", "model-tiny.json"), std::pair("tiny.gguf", "model-tiny.json"),
+                         ::testing::Values(std::pair("tiny", "model-tiny.json"),
+                                           std::pair("tiny.gguf", "model-tiny.json"),
                                            std::pair("tiny-tied", "model-tiny-tied.json")),
                          [](const auto& param) {
                            std::string name = param.param.first;

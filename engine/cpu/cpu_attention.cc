@@ -20,11 +20,13 @@ void CpuBackend::Attend(const RowBatch& batch, int32_t layer) {
   for (const RowGroup& group : batch.groups) {
     const KvPlan& plan = group.kv->PlanFor(layer);
     for (int32_t begin = 0; begin < group.row_count; begin += kAttentionRowsMax) {
-      AttentionTask task{&group, group.row_begin + begin, std::min(kAttentionRowsMax, group.row_count - begin), &plan, {}};
+      AttentionTask task{
+          &group, group.row_begin + begin, std::min(kAttentionRowsMax, group.row_count - begin), &plan, {}};
       task.limits.reserve((plan.shared.size() + 1) * task.row_count);
       for (const SharedSegment& segment : plan.shared) {
         for (int32_t r = 0; r < task.row_count; ++r) {
-          task.limits.push_back(std::clamp(batch.positions[task.row_begin + r] - segment.offset + 1, 0, segment.row_end));
+          task.limits.push_back(
+              std::clamp(batch.positions[task.row_begin + r] - segment.offset + 1, 0, segment.row_end));
         }
       }
       for (int32_t r = 0; r < task.row_count; ++r) {
@@ -51,7 +53,8 @@ void CpuBackend::Attend(const RowBatch& batch, int32_t layer) {
       runs.push_back({view.Keys(layer) + shape.KeyIndex(padded, head, 0, 0),
                       view.Values(layer) + shape.ValueIndex(padded, head, 0, 0), shared.row_begin, shared.row_end, 0,
                       shared.skip.empty() ? nullptr : shared.skip.data()});
-      segments.push_back({&runs.back(), 1, view.info().first_position - shared.offset, task.limits.data() + s * task.row_count});
+      segments.push_back(
+          {&runs.back(), 1, view.info().first_position - shared.offset, task.limits.data() + s * task.row_count});
     }
     const AttentionRun* first_page = runs.data() + runs.size();
     const int32_t row_count = task.plan->rows.size();

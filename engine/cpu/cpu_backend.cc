@@ -39,7 +39,9 @@ CpuBackend::CpuBackend(const ModelFile& file, const CpuKernels* kernels, int thr
   attention_scratch_.assign(threads, std::vector<float>(scratch));
 }
 
-KvShape CpuBackend::kv_shape() const { return KvShape{config_.layers, config_.kv_heads, config_.head_dim, KvDtype::kBf16}; }
+KvShape CpuBackend::kv_shape() const {
+  return KvShape{config_.layers, config_.kv_heads, config_.head_dim, KvDtype::kBf16};
+}
 
 absl::Status CpuBackend::LoadRows(const ModelFile& file, const std::string& name, bool is_rotated, PackedMatrix& matrix,
                                   int first_output) {
@@ -131,14 +133,16 @@ void CpuBackend::ReserveRows(int rows) {
 
 void CpuBackend::Embed(std::span<const int32_t> token_ids, float* hidden) {
   for (size_t i = 0; i < token_ids.size(); ++i) {
-    DequantizeRows(*embedding_, token_ids[i], token_ids[i] + 1, {hidden + i * config_.width, static_cast<size_t>(config_.width)});
+    DequantizeRows(*embedding_, token_ids[i], token_ids[i] + 1,
+                   {hidden + i * config_.width, static_cast<size_t>(config_.width)});
   }
 }
 
 void CpuBackend::Normalise(int rows, const float* hidden, const std::vector<float>& weight, float* out) {
   const size_t width = config_.width;
   pool_.ParallelFor(CeilDivide(rows, kRowsPerTask), [&](int64_t task, int) {
-    for (int r = static_cast<int>(task) * kRowsPerTask; r < std::min(rows, static_cast<int>(task + 1) * kRowsPerTask); ++r) {
+    for (int r = static_cast<int>(task) * kRowsPerTask; r < std::min(rows, static_cast<int>(task + 1) * kRowsPerTask);
+         ++r) {
       kernels_->rms_norm(hidden + r * width, weight.data(), config_.width, config_.rms_epsilon, out + r * width);
     }
   });
@@ -147,16 +151,18 @@ void CpuBackend::Normalise(int rows, const float* hidden, const std::vector<floa
 void CpuBackend::Multiply(int rows, const float* input, size_t input_stride, const PackedMatrix& matrix, float* output,
                           size_t output_stride, bool accumulate) {
   const int row_tasks = CeilDivide(rows, kProductRows);
-  // Enough tasks that no thread waits long for the last one, groups of four panels so that a single row keeps eight sums.
+  // Enough tasks that no thread waits long for the last one, groups of four panels so that a single row keeps eight
+  // sums.
   const int wanted = CeilDivide(4 * pool_.threads(), row_tasks);
   const int panels = std::clamp(CeilDivide(CeilDivide(matrix.panels(), wanted), 4) * 4, 4, kTaskPanelsMax);
   const int panel_tasks = CeilDivide(matrix.panels(), panels);
   pool_.ParallelFor(static_cast<int64_t>(row_tasks) * panel_tasks, [&](int64_t task, int) {
     const int row = static_cast<int>(task / panel_tasks) * kProductRows;
     const int panel = static_cast<int>(task % panel_tasks) * panels;
-    kernels_->multiply(input + row * input_stride, input_stride, std::min(kProductRows, rows - row), matrix.Panel(panel),
-                       matrix.inner(), std::min(panels, matrix.panels() - panel),
-                       output + row * output_stride + static_cast<size_t>(panel) * kPanelColumns, output_stride, accumulate);
+    kernels_->multiply(input + row * input_stride, input_stride, std::min(kProductRows, rows - row),
+                       matrix.Panel(panel), matrix.inner(), std::min(panels, matrix.panels() - panel),
+                       output + row * output_stride + static_cast<size_t>(panel) * kPanelColumns, output_stride,
+                       accumulate);
   });
 }
 
@@ -223,7 +229,8 @@ void CpuBackend::FeedForward(int rows, const Layer& layer, float* hidden) {
   const size_t stride = layer.gate_up.padded_outputs();
   Multiply(rows, normed_.data(), config_.width, layer.gate_up, gate_up_.data(), stride, false);
   pool_.ParallelFor(CeilDivide(rows, kRowsPerTask), [&](int64_t task, int) {
-    for (int r = static_cast<int>(task) * kRowsPerTask; r < std::min(rows, static_cast<int>(task + 1) * kRowsPerTask); ++r) {
+    for (int r = static_cast<int>(task) * kRowsPerTask; r < std::min(rows, static_cast<int>(task + 1) * kRowsPerTask);
+         ++r) {
       const float* row = gate_up_.data() + r * stride;
       kernels_->silu_multiply(row, row + config_.ffn_width, config_.ffn_width,
                               activated_.data() + static_cast<size_t>(r) * config_.ffn_width);
@@ -236,7 +243,8 @@ void CpuBackend::ProjectKv(const RowBatch& batch, int32_t layer, const float* hi
   const int rows = batch.rows();
   ReserveRows(rows);
   Normalise(rows, hidden, layers_[layer].attention_norm, normed_.data());
-  Multiply(rows, normed_.data(), config_.width, layers_[layer].qkv, qkv_.data(), layers_[layer].qkv.padded_outputs(), false);
+  Multiply(rows, normed_.data(), config_.width, layers_[layer].qkv, qkv_.data(), layers_[layer].qkv.padded_outputs(),
+           false);
   WriteKv(batch, layer);
 }
 
@@ -250,7 +258,8 @@ void CpuBackend::Logits(int32_t rows, const float* hidden, float* logits) {
   // A vocabulary that does not fill its last panel: one row at a time through a padded buffer.
   std::vector<float> padded(output_.padded_outputs());
   for (int32_t r = 0; r < rows; ++r) {
-    Multiply(1, normed_.data() + static_cast<size_t>(r) * config_.width, config_.width, output_, padded.data(), padded.size(), false);
+    Multiply(1, normed_.data() + static_cast<size_t>(r) * config_.width, config_.width, output_, padded.data(),
+             padded.size(), false);
     std::copy_n(padded.data(), config_.vocab_size, logits + static_cast<size_t>(r) * config_.vocab_size);
   }
 }

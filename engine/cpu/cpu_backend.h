@@ -44,7 +44,8 @@ class CpuBackend : public Backend {
 
   CpuBackend(const ModelFile& file, const CpuKernels* kernels, int threads);
   absl::Status LoadWeights(const ModelFile& file);
-  absl::Status LoadRows(const ModelFile& file, const std::string& name, bool is_rotated, PackedMatrix& matrix, int first_output);
+  absl::Status LoadRows(const ModelFile& file, const std::string& name, bool is_rotated, PackedMatrix& matrix,
+                        int first_output);
   void BuildRotationTable();
 
   void Normalise(int rows, const float* hidden, const std::vector<float>& weight, float* out);
@@ -69,11 +70,11 @@ class CpuBackend : public Backend {
   size_t weight_bytes_ = 0;
 
   // Scratch of one pass, grown to the largest batch seen.
-  std::vector<float> normed_;     // [rows, width]
-  std::vector<float> qkv_;        // [rows, qkv outputs]
-  std::vector<float> attended_;   // [rows, heads * head_dim]
-  std::vector<float> gate_up_;    // [rows, gate_up outputs]
-  std::vector<float> activated_;  // [rows, ffn_width]
+  std::vector<float> normed_;                          // [rows, width]
+  std::vector<float> qkv_;                             // [rows, qkv outputs]
+  std::vector<float> attended_;                        // [rows, heads * head_dim]
+  std::vector<float> gate_up_;                         // [rows, gate_up outputs]
+  std::vector<float> activated_;                       // [rows, ffn_width]
   std::vector<std::vector<float>> attention_scratch_;  // one a thread
 };
 

@@ -1,9 +1,10 @@
 // The compute kernels of the CPU backend as a table of functions, one table an instruction set, chosen at run time.
 //
-// Weights are bf16, everything else float32. One property is promised by every table: the result of a row depends on that
-// row's inputs alone, never on how many rows a call has or where tiles are cut. Each output element is one chain of fused
-// multiply-adds over the inner dimension in ascending order, whatever the tile. That is what makes a request's tokens the same alone and
-// in any batch. Results differ between instruction sets only by how lanes are summed in norms.
+// Weights are bf16, everything else float32. One property is promised by every table: the result of a row depends on
+// that row's inputs alone, never on how many rows a call has or where tiles are cut. Each output element is one chain
+// of fused multiply-adds over the inner dimension in ascending order, whatever the tile. That is what makes a request's
+// tokens the same alone and in any batch. Results differ between instruction sets only by how lanes are summed in
+// norms.
 //
 // Nothing here allocates, locks or throws.
 #ifndef EPIC_ENGINE_CPU_KERNELS_H_
@@ -24,8 +25,8 @@ struct AttentionRun {
   const uint16_t* values = nullptr;  // [padded][head_dim] bf16
   int32_t row_begin = 0;             // rows [row_begin, row_end) of the run take part
   int32_t row_end = 0;
-  int32_t first_index = 0;           // row j of the run has index first_index + j in its segment
-  const uint32_t* skip = nullptr;    // bit (j % 32) of skip[j / 32]: row j is stale; null: none is
+  int32_t first_index = 0;         // row j of the run has index first_index + j in its segment
+  const uint32_t* skip = nullptr;  // bit (j % 32) of skip[j / 32]: row j is stale; null: none is
 };
 
 // Runs whose keys are rotated alike: the query at position m is rotated by m + query_shift.
@@ -40,8 +41,8 @@ struct AttentionSegment {
 // Up to kAttentionRowsMax query positions of one sequence and the query heads that share one kv head.
 struct AttentionBlock {
   int32_t rows = 0;
-  int32_t group = 0;     // query heads a kv head
-  int32_t head_dim = 0;  // a multiple of 16, at most 256
+  int32_t group = 0;               // query heads a kv head
+  int32_t head_dim = 0;            // a multiple of 16, at most 256
   const float* queries = nullptr;  // unrotated; row r, head g at queries + r * row_stride + g * head_dim
   float* output = nullptr;         // same arrangement with output_stride
   size_t row_stride = 0;

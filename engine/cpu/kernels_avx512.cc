@@ -32,7 +32,8 @@ struct Avx512 {
   // The same series as for AVX2.
   static V Exp(V x) {
     const V clamped = Max(_mm512_min_ps(x, Set(88.3762626647949f)), Set(-87.3365478515625f));
-    const V n = _mm512_roundscale_ps(Mul(clamped, Set(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const V n =
+        _mm512_roundscale_ps(Mul(clamped, Set(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     V r = Fma(n, Set(-0.693359375f), clamped);
     r = Fma(n, Set(2.12194440e-4f), r);
     V y = Set(1.0f / 5040);

@@ -1,9 +1,9 @@
-// The kernels, written once over a vector type. Included by one source file an instruction set, which is compiled with that
-// set's flags; nothing else may include it, and it includes no library header with inline functions, lest
-// a function compiled for a newer processor replace another file's copy of it at link time.
+// The kernels, written once over a vector type. Included by one source file an instruction set, which is compiled with
+// that set's flags; nothing else may include it, and it includes no library header with inline functions, lest a
+// function compiled for a newer processor replace another file's copy of it at link time.
 //
-// `S` provides: V (a vector of S::kWidth floats), Zero, Set, Load, Store, LoadBf16, Add, Mul, Sub, Div, Fma (a * b + c),
-// Max, Exp, SumLanes, MaxLanes.
+// `S` provides: V (a vector of S::kWidth floats), Zero, Set, Load, Store, LoadBf16, Add, Mul, Sub, Div, Fma (a * b +
+// c), Max, Exp, SumLanes, MaxLanes.
 #ifndef EPIC_ENGINE_CPU_KERNELS_IMPL_H_
 #define EPIC_ENGINE_CPU_KERNELS_IMPL_H_
 
@@ -79,7 +79,8 @@ void Multiply(const float* a, size_t a_stride, int rows, const uint16_t* panels,
     for (; panel + kWidePanels <= panel_count; panel += kWidePanels) {
       for (int r = 0; r < rows; ++r) {
         MultiplyTile<S, 1, 8, kPerPanel>(a + r * a_stride, a_stride, panels + panel * panel_stride, kPanelColumns,
-                                         panel_stride, inner, c + r * c_stride + panel * kPanelColumns, c_stride, accumulate);
+                                         panel_stride, inner, c + r * c_stride + panel * kPanelColumns, c_stride,
+                                         accumulate);
       }
     }
   }
@@ -94,10 +95,9 @@ void Multiply(const float* a, size_t a_stride, int rows, const uint16_t* panels,
   for (; panel < panel_count; ++panel) {
     for (int r = 0; r < rows; r += S::kTileRows) {
       const int count = rows - r < S::kTileRows ? rows - r : S::kTileRows;
-      MultiplyRows<S, S::kTileRows, kPerPanel, kPerPanel>(count, a + r * a_stride, a_stride,
-                                                          panels + panel * panel_stride, kPanelColumns, panel_stride,
-                                                          inner, c + r * c_stride + panel * kPanelColumns, c_stride,
-                                                          accumulate);
+      MultiplyRows<S, S::kTileRows, kPerPanel, kPerPanel>(
+          count, a + r * a_stride, a_stride, panels + panel * panel_stride, kPanelColumns, panel_stride, inner,
+          c + r * c_stride + panel * kPanelColumns, c_stride, accumulate);
     }
   }
 }
@@ -123,7 +123,8 @@ void RmsNorm(const float* x, const float* weight, int width, float epsilon, floa
 template <typename S>
 void SiluMultiply(const float* gate, const float* up, int count, float* out) {
   const typename S::V one = S::Set(1.0f);
-  // The last vector overlaps the one before it rather than fall back to another formula; the rows are at least one vector long.
+  // The last vector overlaps the one before it rather than fall back to another formula; the rows are at least one
+  // vector long.
   for (int i = 0; i < count; i += S::kWidth) {
     const int at = i + S::kWidth <= count ? i : count - S::kWidth;
     const typename S::V g = S::Load(gate + at);
@@ -138,7 +139,8 @@ inline void WidenKeys(const uint16_t* keys, int head_dim, float* tile) {
   for (int half = 0; half < 2; ++half) {
     const uint16_t* from = keys + static_cast<size_t>(half) * head_dim * 16;
     for (int d = 0; d < head_dim; ++d) {
-      for (int j = 0; j < 16; j += S::kWidth) S::Store(tile + d * kKeyTile + half * 16 + j, S::LoadBf16(from + d * 16 + j));
+      for (int j = 0; j < 16; j += S::kWidth)
+        S::Store(tile + d * kKeyTile + half * 16 + j, S::LoadBf16(from + d * 16 + j));
     }
   }
 }
@@ -277,9 +279,9 @@ struct Attention {
   void AddValueColumns(int first, int column) {
     for (int v = first; v < vectors; v += S::kTileRows) {
       const int count = vectors - v < S::kTileRows ? vectors - v : S::kTileRows;
-      MultiplyRows<S, S::kTileRows, kVectors, kVectors>(count, scores + v * kKeyTile, kKeyTile, value_tile + column, dim,
-                                                        0, kKeyTile, sums + static_cast<size_t>(v) * dim + column, dim,
-                                                        true);
+      MultiplyRows<S, S::kTileRows, kVectors, kVectors>(count, scores + v * kKeyTile, kKeyTile, value_tile + column,
+                                                        dim, 0, kKeyTile, sums + static_cast<size_t>(v) * dim + column,
+                                                        dim, true);
     }
   }
 

@@ -43,12 +43,14 @@ TEST_P(KernelsTest, ProductsEqualTheReferenceForEveryTileShape) {
       const std::vector<float> before = Random(static_cast<size_t>(rows) * outputs);
       for (const bool accumulate : {false, true}) {
         std::vector<float> c = before;
-        kernels_->multiply(a.data(), inner, rows, matrix.Panel(0), inner, matrix.panels(), c.data(), outputs, accumulate);
+        kernels_->multiply(a.data(), inner, rows, matrix.Panel(0), inner, matrix.panels(), c.data(), outputs,
+                           accumulate);
         for (int r = 0; r < rows; ++r) {
           for (int o = 0; o < outputs; ++o) {
             double expected = accumulate ? before[r * outputs + o] : 0;
             for (int k = 0; k < inner; ++k) {
-              expected += static_cast<double>(a[static_cast<size_t>(r) * inner + k]) * weights[static_cast<size_t>(o) * inner + k];
+              expected += static_cast<double>(a[static_cast<size_t>(r) * inner + k]) *
+                          weights[static_cast<size_t>(o) * inner + k];
             }
             ASSERT_NEAR(c[r * outputs + o], expected, 1e-4) << rows << " rows, " << outputs << " outputs, " << inner;
           }
@@ -64,11 +66,13 @@ TEST_P(KernelsTest, ARowOfAProductDoesNotDependOnTheOthers) {
   for (int o = 0; o < kOutputs; ++o) matrix.SetRow(o, Random(kInner).data());
   const std::vector<float> a = Random(kRows * kInner);
   std::vector<float> together(kRows * kOutputs);
-  kernels_->multiply(a.data(), kInner, kRows, matrix.Panel(0), kInner, matrix.panels(), together.data(), kOutputs, false);
+  kernels_->multiply(a.data(), kInner, kRows, matrix.Panel(0), kInner, matrix.panels(), together.data(), kOutputs,
+                     false);
   for (const int count : {1, 2, 3, 7, 11}) {
     for (int begin = 0; begin + count <= kRows; begin += count) {
       std::vector<float> alone(count * kOutputs);
-      kernels_->multiply(a.data() + begin * kInner, kInner, count, matrix.Panel(0), kInner, matrix.panels(), alone.data(), kOutputs, false);
+      kernels_->multiply(a.data() + begin * kInner, kInner, count, matrix.Panel(0), kInner, matrix.panels(),
+                         alone.data(), kOutputs, false);
       for (int i = 0; i < count * kOutputs; ++i) ASSERT_EQ(alone[i], together[begin * kOutputs + i]);
     }
   }
@@ -161,7 +165,10 @@ class SegmentAttentionTest : public KernelsTest {
           const double angle = (position + segment.query_shift) * std::pow(10000.0, -2.0 * i / dim);
           const double low = query[i] * std::cos(angle) - query[i + dim / 2] * std::sin(angle);
           const double high = query[i + dim / 2] * std::cos(angle) + query[i] * std::sin(angle);
-          const auto key = [&](int d) { return static_cast<double>(FromBf16(segment.keys[static_cast<size_t>(j / 16 * 16) * dim + d * 16 + j % 16])); };
+          const auto key = [&](int d) {
+            return static_cast<double>(
+                FromBf16(segment.keys[static_cast<size_t>(j / 16 * 16) * dim + d * 16 + j % 16]));
+          };
           score += low * key(i) + high * key(i + dim / 2);
         }
         scores.push_back(score / std::sqrt(dim));
@@ -196,10 +203,12 @@ TEST_P(SegmentAttentionTest, EqualsANaiveReferenceForRandomSegmentPlans) {
 
     std::vector<AttentionRun> runs;
     for (const RandomSegment& s : segments) {
-      runs.push_back({s.keys.data(), s.values.data(), s.row_begin, s.row_end, 0, s.skip.empty() ? nullptr : s.skip.data()});
+      runs.push_back(
+          {s.keys.data(), s.values.data(), s.row_begin, s.row_end, 0, s.skip.empty() ? nullptr : s.skip.data()});
     }
     std::vector<AttentionSegment> views;
-    for (size_t s = 0; s < segments.size(); ++s) views.push_back({&runs[s], 1, segments[s].query_shift, segments[s].limits.data()});
+    for (size_t s = 0; s < segments.size(); ++s)
+      views.push_back({&runs[s], 1, segments[s].query_shift, segments[s].limits.data()});
     const std::vector<float> queries = Random(static_cast<size_t>(rows) * group * dim);
     std::vector<float> scaled = queries;
     for (float& q : scaled) q *= 3;
@@ -222,10 +231,12 @@ TEST_P(SegmentAttentionTest, EqualsANaiveReferenceForRandomSegmentPlans) {
     for (int r = 0; r < rows; ++r) {
       for (int g = 0; g < group; ++g) {
         const size_t at = (static_cast<size_t>(r) * group + g) * dim;
-        const std::vector<float> query(scaled.begin() + static_cast<ptrdiff_t>(at), scaled.begin() + static_cast<ptrdiff_t>(at) + dim);
+        const std::vector<float> query(scaled.begin() + static_cast<ptrdiff_t>(at),
+                                       scaled.begin() + static_cast<ptrdiff_t>(at) + dim);
         const std::vector<double> expected = Reference(query, dim, positions[r], r, segments);
         for (int d = 0; d < dim; ++d) {
-          ASSERT_NEAR(output[at + d], expected[d], 2e-5) << "round " << round << " row " << r << " head " << g << " dimension " << d;
+          ASSERT_NEAR(output[at + d], expected[d], 2e-5)
+              << "round " << round << " row " << r << " head " << g << " dimension " << d;
         }
       }
     }
@@ -245,9 +256,11 @@ TEST_P(SegmentAttentionTest, ARowDoesNotDependOnTheOthersInItsBlock) {
     std::vector<AttentionRun> runs;
     std::vector<AttentionSegment> views;
     for (const RandomSegment& s : segments) {
-      runs.push_back({s.keys.data(), s.values.data(), s.row_begin, s.row_end, 0, s.skip.empty() ? nullptr : s.skip.data()});
+      runs.push_back(
+          {s.keys.data(), s.values.data(), s.row_begin, s.row_end, 0, s.skip.empty() ? nullptr : s.skip.data()});
     }
-    for (size_t s = 0; s < segments.size(); ++s) views.push_back({&runs[s], 1, segments[s].query_shift, segments[s].limits.data() + first});
+    for (size_t s = 0; s < segments.size(); ++s)
+      views.push_back({&runs[s], 1, segments[s].query_shift, segments[s].limits.data() + first});
     std::vector<float> output(static_cast<size_t>(rows) * kGroup * kDim);
     AttentionBlock block;
     block.rows = rows;

@@ -1,4 +1,5 @@
-// A weight matrix as the kernels read it: panels of 16 output columns, [panel][inner][16] bf16, zero columns at the end.
+// A weight matrix as the kernels read it: panels of 16 output columns, [panel][inner][16] bf16, zero columns at the
+// end.
 #ifndef EPIC_ENGINE_CPU_PACKED_MATRIX_H_
 #define EPIC_ENGINE_CPU_PACKED_MATRIX_H_
 
@@ -30,7 +31,8 @@ class PackedMatrix {
 
   // Stores row `output` of the [outputs, inner] matrix. Different rows may be set by different threads.
   void SetRow(int output, const float* row) {
-    uint16_t* to = data_.data() + static_cast<size_t>(output / kPanelColumns) * inner_ * kPanelColumns + output % kPanelColumns;
+    uint16_t* to =
+        data_.data() + static_cast<size_t>(output / kPanelColumns) * inner_ * kPanelColumns + output % kPanelColumns;
     for (int k = 0; k < inner_; ++k) to[static_cast<size_t>(k) * kPanelColumns] = ToBf16(row[k]);
   }
 

@@ -44,7 +44,8 @@ void ThreadPool::ParallelFor(int64_t count, const std::function<void(int64_t, in
   }
   wake_.NotifyAll();
   RunTasks(0);
-  // The others end within microseconds, unless the system has given their processor to somebody else: then give way too.
+  // The others end within microseconds, unless the system has given their processor to somebody else: then give way
+  // too.
   for (int spin = 0; busy_.load() != 0; ++spin) {
     if (spin < kSpinsBeforeSleep) {
       _mm_pause();

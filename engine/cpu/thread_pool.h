@@ -1,4 +1,5 @@
-// The one pool of compute threads of an engine. The caller's thread takes part; there are no nested or concurrent loops.
+// The one pool of compute threads of an engine. The caller's thread takes part; there are no nested or concurrent
+// loops.
 #ifndef EPIC_ENGINE_CPU_THREAD_POOL_H_
 #define EPIC_ENGINE_CPU_THREAD_POOL_H_
 
@@ -33,8 +34,8 @@ class ThreadPool {
   std::vector<std::thread> workers_;
   std::atomic<uint64_t> generation_{0};  // goes up with every loop; workers wait for it to change
   std::atomic<int64_t> next_{0};
-  std::atomic<int> busy_{0};             // workers that have not finished the present loop
-  int64_t count_ = 0;                    // written before generation_ goes up, read after
+  std::atomic<int> busy_{0};  // workers that have not finished the present loop
+  int64_t count_ = 0;         // written before generation_ goes up, read after
   const std::function<void(int64_t, int)>* task_ = nullptr;
   std::atomic<bool> stopping_{false};
   Mutex mutex_;

@@ -1,7 +1,7 @@
 #include "engine/text/pre_tokenizer.h"
 
-#include "engine/text/unicode_classes.h"
 #include "core/utf8.h"
+#include "engine/text/unicode_classes.h"
 
 namespace epic {
 namespace {

@@ -1,7 +1,7 @@
 #include <utility>
 
-#include "engine/text/tokenizer.h"
 #include "core/utf8.h"
+#include "engine/text/tokenizer.h"
 
 namespace epic {
 namespace {

@@ -8,11 +8,11 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "core/status_macros.h"
+#include "core/utf8.h"
 #include "engine/text/added_tokens.h"
 #include "engine/text/bpe.h"
 #include "engine/text/byte_alphabet.h"
 #include "engine/text/pre_tokenizer.h"
-#include "core/utf8.h"
 #include "fmt/format.h"
 
 namespace epic {
