@@ -37,12 +37,6 @@ function(epic_test NAME)
     return()
   endif()
   cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
-  foreach(source IN LISTS ARG_SOURCES)  # DURING-CONSTRUCTION
-    if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${source})  # DURING-CONSTRUCTION
-      message(STATUS "skipping ${NAME}: ${source} is not there yet")  # DURING-CONSTRUCTION
-      return()  # DURING-CONSTRUCTION
-    endif()  # DURING-CONSTRUCTION
-  endforeach()  # DURING-CONSTRUCTION
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
   endif()
@@ -51,6 +45,8 @@ function(epic_test NAME)
   endif()
   add_executable(${NAME} ${ARG_SOURCES})
   target_link_libraries(${NAME} PRIVATE epic_options ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  # Tests run briefly and are compiled often: light optimisation costs less time in all than full.
+  target_compile_options(${NAME} PRIVATE $<$<CONFIG:Release>:-O1>)
   set_target_properties(${NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests_bin)
   add_test(NAME ${NAME} COMMAND ${NAME} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${NAME} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
