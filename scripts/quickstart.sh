@@ -51,7 +51,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 say "starting EPIC on $server (its log: ${log#"$EPIC_ROOT"/})"
-start=("$epic" up --model "$model" --data-dir "$directory/data" --listen "$server" --metrics-port "$metrics_port")
+start=("$epic" up --model "$model" --data-dir "$directory/data" --listen "$server" --metrics-listen "127.0.0.1:$metrics_port")
 if [[ -n $keep_running ]]; then
   setsid "${start[@]}" >"$log" 2>&1 &
 else
