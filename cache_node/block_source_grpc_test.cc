@@ -2,7 +2,7 @@
 #include <memory>
 
 #include "cache_node/cache_node.h"
-#include "cache_node/service_harness.h"
+#include "cache_node/harness_server.h"
 #include "transfer/conformance.h"
 #include "transfer/grpc_block_client.h"
 

@@ -7,7 +7,7 @@
 
 #include "cache_node/cache_node.h"
 #include "cache_node/cache_service.h"
-#include "cache_node/service_harness.h"
+#include "cache_node/harness_server.h"
 #include "core/limits.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -110,6 +110,8 @@ TEST(DocumentService, RefusalsHaveTheirCodeAndSentence) {
   refused(TextDocument("b", ""), StatusCode::INVALID_ARGUMENT, "text is empty");
   refused(TextDocument("", "text"), StatusCode::INVALID_ARGUMENT, "document_id");
   refused(TextDocument("b", std::string(kDocumentTextBytesMax + 1, 'x')), StatusCode::INVALID_ARGUMENT, "4194304");
+  // gRPC itself refuses a message whose string is not UTF-8, before any handler sees it.
+  refused(TextDocument("b", "caf\xe9 au lait"), StatusCode::INTERNAL, "");
   v1::CreateDocumentRequest nothing;
   nothing.set_document_id("b");
   refused(nothing, StatusCode::INVALID_ARGUMENT, "content is empty");

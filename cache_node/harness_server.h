@@ -1,6 +1,6 @@
 // A whole cache node with a fake compiler behind a real socket, for the tests of its services.
-#ifndef EPIC_CACHE_NODE_SERVICE_HARNESS_H_
-#define EPIC_CACHE_NODE_SERVICE_HARNESS_H_
+#ifndef EPIC_CACHE_NODE_HARNESS_SERVER_H_
+#define EPIC_CACHE_NODE_HARNESS_SERVER_H_
 
 #include <filesystem>
 #include <memory>
@@ -66,4 +66,4 @@ class ServiceHarness {
 
 }  // namespace epic
 
-#endif  // EPIC_CACHE_NODE_SERVICE_HARNESS_H_
+#endif  // EPIC_CACHE_NODE_HARNESS_SERVER_H_
