@@ -38,7 +38,8 @@ struct ChunkKey {
   // INVALID_ARGUMENT unless `raw` is 32 bytes.
   static absl::StatusOr<ChunkKey> FromBytes(std::string_view raw);
   std::string_view AsBytes() const { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
-  friend auto operator<=>(const ChunkKey&, const ChunkKey&) = default;
+  // clang-tidy 14 takes the 0 that a defaulted comparison is compared with for a null pointer.
+  friend auto operator<=>(const ChunkKey&, const ChunkKey&) = default;  // NOLINT(modernize-use-nullptr)
 
   template <typename H>
   friend H AbslHashValue(H state, const ChunkKey& key) {

@@ -16,7 +16,7 @@ DocumentRecord TestDocument() {
   DocumentRecord record;
   record.tenant = "acme";
   record.id = "manual/1";
-  record.text = std::string("Text with a zero byte \0 and \xF0\x9F\x98\x80.", 34);
+  record.text = std::string("Text with a zero byte \0 and \xF0\x9F\x98\x80.", 33);
   record.labels = {{"kind", "manual"}, {"language", ""}};
   record.created_unix_ms = 1'700'000'000'123;
   record.expires_unix_ms = -1;
