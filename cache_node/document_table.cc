@@ -50,9 +50,12 @@ void DocumentTable::Add(const DocumentName& name, int64_t expires_unix_ms, const
                         int32_t token_count, const std::vector<ChunkKey>& keys) {
   MutexLock lock(mutex_);
   std::unique_ptr<Document>& document = documents_[name];
-  if (document == nullptr) document = std::make_unique<Document>();
-  document->name = name;
-  document->expires_unix_ms = expires_unix_ms;
+  if (document == nullptr) {
+    document = std::make_unique<Document>();
+    document->name = name;
+    document->expires_unix_ms = expires_unix_ms;
+    if (expires_unix_ms != 0) expiring_.emplace(expires_unix_ms, name);
+  }
   const auto [entry, is_new] = document->lists.try_emplace(recipe_id);
   if (!is_new) return;
   ChunkList& list = entry->second;
@@ -94,6 +97,7 @@ std::vector<ChunkKey> DocumentTable::Remove(const DocumentName& name) {
       unreferenced.push_back(key);
     }
   }
+  expiring_.erase({found->second->expires_unix_ms, name});
   documents_.erase(found);
   ++change_;
   changed_.NotifyAll();
@@ -219,9 +223,9 @@ std::vector<ChunkKey> DocumentTable::Keys(const DocumentName& name) const {
 std::vector<DocumentName> DocumentTable::Expired(int64_t now_unix_ms, size_t count_max) const {
   std::vector<DocumentName> names;
   MutexLock lock(mutex_);
-  for (const auto& [name, document] : documents_) {
-    if (names.size() == count_max) break;
-    if (document->expires_unix_ms != 0 && document->expires_unix_ms <= now_unix_ms) names.push_back(name);
+  for (const auto& [expires_unix_ms, name] : expiring_) {
+    if (names.size() == count_max || expires_unix_ms > now_unix_ms) break;
+    names.push_back(name);
   }
   return names;
 }

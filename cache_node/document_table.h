@@ -13,7 +13,9 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -82,7 +84,7 @@ class DocumentTable {
   std::optional<DocumentProgress> Progress(const DocumentName& name) const EPIC_EXCLUDES(mutex_);
   // Keys of the chunks by the recipe "plain", in order.
   std::vector<ChunkKey> Keys(const DocumentName& name) const EPIC_EXCLUDES(mutex_);
-  // Documents whose time ended at or before `now_unix_ms`, at most `count_max`.
+  // Documents whose time ended at or before `now_unix_ms`, the oldest first, at most `count_max`.
   std::vector<DocumentName> Expired(int64_t now_unix_ms, size_t count_max) const EPIC_EXCLUDES(mutex_);
   int64_t chunks_waiting() const EPIC_EXCLUDES(mutex_);  // neither compiled nor failed
 
@@ -104,7 +106,8 @@ class DocumentTable {
   mutable CondVar changed_;
   std::map<DocumentName, std::unique_ptr<Document>> documents_ EPIC_GUARDED_BY(mutex_);
   absl::flat_hash_map<ChunkKey, std::unique_ptr<Chunk>> chunks_ EPIC_GUARDED_BY(mutex_);
-  std::map<uint64_t, ChunkList*> waiting_ EPIC_GUARDED_BY(mutex_);  // by the order of entry
+  std::set<std::pair<int64_t, DocumentName>> expiring_ EPIC_GUARDED_BY(mutex_);  // by the time at which they expire
+  std::map<uint64_t, ChunkList*> waiting_ EPIC_GUARDED_BY(mutex_);               // by the order of entry
   uint64_t next_sequence_ EPIC_GUARDED_BY(mutex_) = 0;
   uint64_t change_ EPIC_GUARDED_BY(mutex_) = 0;
   uint64_t wakes_ EPIC_GUARDED_BY(mutex_) = 0;

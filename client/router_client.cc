@@ -265,10 +265,12 @@ class RouterClient : public Client {
     return request;
   }
 
-  // An unreachable server is told apart from a server that answers UNAVAILABLE by nothing but the sentence.
+  // A router that is not there, and one that says that something behind it is not, answer with the same code. Only the
+  // first leaves no connection.
   absl::Status Explain(const grpc::Status& status) const {
     absl::Status converted = FromGrpcStatus(status);
-    if (converted.code() != absl::StatusCode::kUnavailable) return converted;
+    const bool is_connected = channel_->GetState(/*try_to_connect=*/false) == GRPC_CHANNEL_READY;
+    if (converted.code() != absl::StatusCode::kUnavailable || is_connected) return converted;
     return absl::UnavailableError(fmt::format("no answer from {}: {} (is EPIC running? `epic up` starts it)",
                                               options_.server, std::string(converted.message())));
   }

@@ -16,8 +16,10 @@ std::shared_ptr<grpc::Channel> CreateNetworkChannel(const std::string& address) 
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
   // A process that was restarted is found again soon: gRPC's own upper bound is two minutes.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 200);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2'000);
+  // What this bounds, despite its name, is one attempt to connect: a peer on a machine with more work than cores takes
+  // its time to shake hands and is not lost for that.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 3'000);
   // Our retries know which calls may be repeated; gRPC's do not.
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);

@@ -72,6 +72,10 @@ class DenseLinker:
         self.weights = {name: value.to(self.dtype) for name, value in weights.items()}
         self._compiled: dict[tuple, Cache] = {}
 
+    def share_compiled(self, compiled: dict[tuple, Cache]) -> None:
+        """Keeps compiled chunks in `compiled` from now on, which another object of the same precision may share."""
+        self._compiled = compiled
+
     # --- The parts of a Llama layer ---
 
     def weight(self, layer: int, part: str) -> torch.Tensor:

@@ -22,6 +22,8 @@ LINKERS = ["naive", "naive-last", "cacheblend:15", "legolink:0", "legolink:1", "
 class Mutant(DenseLinker):
     """The reference with hooks that know which rows of the prompt are stale: cached, not recomputed, in a chunk."""
 
+    compiles_alike = True  # chunks come out as in the reference: the mistake is in linking only
+
     def link(self, segments, linker, sinks=(), position_offset=0, forced_rows=None):
         self.linking = False
         self.linker, self.segments = linker, segments
@@ -95,6 +97,8 @@ class KeysNotMoved(Mutant):
 class AdjacentPairs(Mutant):
     """rotation pairs swapped (adjacent instead of half-split), everywhere"""
 
+    compiles_alike = False
+
     def rotate(self, states, positions):
         half = self.sizes.head_dim // 2
         order = torch.arange(2 * half).reshape(half, 2).T.reshape(-1)
@@ -103,6 +107,8 @@ class AdjacentPairs(Mutant):
 
 class AdjacentPairsWhenMoved(AdjacentPairs):
     """rotation pairs swapped only where cached keys are moved"""
+
+    compiles_alike = True
 
     def rotate(self, states, positions):
         if not self.is_prompt_keys(states):
@@ -189,6 +195,8 @@ class NoSinks(Mutant):
 class BaseOff(Mutant):
     """rotation base 20 % too large"""
 
+    compiles_alike = False
+
     def __init__(self, sizes, weights):
         super().__init__(type(sizes)(**{**vars(sizes), "rope_base": sizes.rope_base * 1.2}), weights)
 
@@ -221,8 +229,11 @@ def main() -> None:
         segments = [Segment(s["kind"], tuple(s["tokens"]), tuple(s.get("prefix", ()))) for s in case["segments"]]
         print(f"\n{case['name']}\n\n| planted mistake | " + " | ".join(linkers) + " |")
         print("|---" * (len(linkers) + 1) + "|")
+        compiled = {}
         for mutant in [DenseLinker, *MUTANTS]:
             reference = mutant(sizes, weights)
+            if mutant is DenseLinker or mutant.compiles_alike:
+                reference.share_compiled(compiled)
             cells = []
             for linker in linkers:
                 forced = results[linker].get("cacheblend", {}).get("chosen_rows")

@@ -1,0 +1,342 @@
+#!/usr/bin/env python3
+"""`epic up` from end to end, by its commands: register, ask, list, delete, stop, start again, change the model."""
+
+import json
+import os
+import pathlib
+import signal
+import time
+import unittest
+
+from epic_harness import BIN, MODEL, OTHER_MODEL, EpicTest, prose, run, scrape
+
+LINKERS = ["full", "prefix", "naive", "naive-last", "cacheblend:15", "legolink:0", "legolink:2", "legolink:16"]
+
+
+class Answers(EpicTest):
+    """Over one running EPIC with two documents of several chunks each."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.process, cls.epic = cls.start_up()
+        cls.north = cls.epic.register(cls.write("north.txt", prose("north", 500)))
+        cls.south = cls.epic.register(cls.write("south.txt", prose("south", 420)))
+
+    def tearDown(self):
+        self.epic.wait_idle()
+
+    def test_documents_are_compiled_in_several_chunks(self):
+        for document in (self.north, self.south):
+            self.assertTrue(document["created"])
+            self.assertEqual(document["state"], "ready")
+            self.assertGreaterEqual(document["chunks"], 2)
+            self.assertEqual(document["compiled_chunks"], document["chunks"])
+            self.assertEqual(document["resident_chunks"], document["chunks"])
+
+    def test_every_linker_answers(self):
+        for linker in LINKERS:
+            with self.subTest(linker):
+                answer = self.epic.ask(["north", "south"], linker=linker)
+                self.assertEqual(answer["linker"], linker)
+                self.assertIn(answer["finish_reason"], ("stop", "length"))
+                self.assertLessEqual(len(answer["token_ids"]), 16)
+                usage = answer["usage"]
+                self.assertEqual(usage["cached_tokens"], self.north["tokens"] + self.south["tokens"])
+                self.assertGreater(usage["prompt_tokens"], usage["cached_tokens"])
+                self.assertGreater(answer["timing_us"]["ttft"], 0)
+                self.assertLessEqual(answer["timing_us"]["ttft"], answer["timing_us"]["total"])
+
+    def test_linkers_recompute_what_they_say(self):
+        usage = {linker: self.epic.ask(["north", "south"], linker=linker)["usage"] for linker in LINKERS}
+        prompt, cached = usage["full"]["prompt_tokens"], usage["full"]["cached_tokens"]
+        chunks = self.north["chunks"] + self.south["chunks"]
+        fresh = prompt - cached
+        for linker in LINKERS:
+            self.assertEqual(usage[linker]["prompt_tokens"], prompt, linker)  # one layout for all of them
+        self.assertEqual(usage["full"]["recomputed_tokens"], prompt)
+        self.assertEqual(usage["naive"]["recomputed_tokens"], fresh)
+        self.assertEqual(usage["legolink:0"]["recomputed_tokens"], fresh)
+        self.assertEqual(usage["legolink:2"]["recomputed_tokens"], fresh + 2 * chunks)
+        self.assertEqual(usage["legolink:16"]["recomputed_tokens"], fresh + 16 * chunks)
+        self.assertEqual(usage["naive-last"]["selected_tokens"], 1)
+        chosen = usage["cacheblend:15"]["selected_tokens"]
+        self.assertAlmostEqual(chosen, fresh + 0.15 * cached, delta=2)
+        # Some layers run on every row, which is work as well.
+        self.assertGreater(usage["cacheblend:15"]["recomputed_tokens"], chosen)
+
+    def test_the_order_of_documents_is_free(self):
+        compiled = self.epic.metric("epic_cache_node_compiled_chunks_total")
+        forth = self.epic.ask(["north", "south"])
+        back = self.epic.ask(["south", "north"])
+        again = self.epic.ask(["north", "south"])
+        self.assertEqual(forth["usage"], back["usage"] | {"completion_tokens": forth["usage"]["completion_tokens"]})
+        self.assertEqual(again["token_ids"], forth["token_ids"])
+        self.assertEqual(self.epic.metric("epic_cache_node_compiled_chunks_total"), compiled)
+        # Order matters to the model, and a linker that lost it would not notice.
+        full = [self.epic.ask(order, linker="full", tokens=64) for order in (["north", "south"], ["south", "north"])]
+        self.assertNotEqual(full[0]["token_ids"], full[1]["token_ids"])
+
+    def test_a_document_may_come_twice_in_a_prompt(self):
+        once = self.epic.ask(["north"])["usage"]
+        twice = self.epic.ask(["north", "north"], "What?", None, 16, "--explain")
+        self.assertEqual(twice["usage"]["cached_tokens"], 2 * once["cached_tokens"])
+        self.assertEqual(twice["usage"]["prompt_tokens"], once["prompt_tokens"] + once["cached_tokens"])
+        self.assertEqual([chunk["document_id"] for chunk in twice["plan"]], 2 * self.north["chunks"] * ["north"])
+
+    def test_explain_shows_every_chunk_in_its_place(self):
+        answer = self.epic.ask(["south", "north"], "What?", "legolink:16", 16, "--explain")
+        plan = answer["plan"]
+        expected = [("south", i) for i in range(self.south["chunks"])] + [("north", i) for i in range(self.north["chunks"])]
+        self.assertEqual([(chunk["document_id"], chunk["chunk_index"]) for chunk in plan], expected)
+        for before, after in zip(plan, plan[1:]):
+            self.assertEqual(after["offset"], before["offset"] + before["tokens"])
+        self.assertEqual(sum(chunk["tokens"] for chunk in plan), answer["usage"]["cached_tokens"])
+        for chunk in plan:
+            self.assertEqual(chunk["recomputed_tokens"], 16)
+            self.assertNotIn(chunk["source"], ("", "not used"))
+            self.assertTrue(chunk["reason"])
+        table = self.epic.ok("ask", "What?", "--doc", "south", "--explain", "--max-tokens", 4)
+        self.assertIn("recomputed", table.out)
+        self.assertIn("south", table.out)
+        self.assertIn("first token after", table.err)
+
+    def test_without_documents_it_answers_as_well(self):
+        usage = self.epic.ask([])["usage"]
+        self.assertEqual(usage["cached_tokens"], 0)
+        self.assertEqual(usage["recomputed_tokens"], usage["prompt_tokens"])
+
+    def test_sampling_follows_its_seed(self):
+        def sample(seed):
+            return self.epic.ask(["south"], "What?", None, 32, "--temperature", "1.5", "--seed", str(seed))["token_ids"]
+
+        self.assertEqual(sample(7), sample(7))
+        self.assertNotEqual(sample(7), sample(8))
+
+    def test_an_answer_ends_before_its_stop_text(self):
+        whole = self.epic.ask(["north"], tokens=32)["text"]
+        self.assertGreater(len(whole), 8)
+        stop = whole[4:8]
+        answer = self.epic.ask(["north"], "What?", None, 32, "--stop", stop)
+        self.assertEqual(answer["text"], whole[: whole.index(stop)])
+        self.assertEqual(answer["finish_reason"], "stop")
+
+    def test_compare(self):
+        result = self.epic.json("ask", "What?", "--doc", "north", "--doc", "south", "--compare", "--runs", 5, "--max-tokens", 8)
+        self.assertEqual(result["runs"], 5)
+        self.assertTrue(result["processor"])
+        rows = {row["linker"]: row for row in result["linkers"]}
+        self.assertEqual(list(rows), ["full", "cacheblend:15", "legolink:16", "legolink:2", "naive"])
+        prompt = rows["full"]["prompt_tokens"]
+        self.assertEqual({row["prompt_tokens"] for row in rows.values()}, {prompt})
+        recomputed = {linker: row["recomputed_tokens"] for linker, row in rows.items()}
+        self.assertEqual(recomputed["full"], prompt)
+        self.assertLess(recomputed["naive"], recomputed["legolink:2"])
+        self.assertLess(recomputed["legolink:2"], recomputed["legolink:16"])
+        self.assertLess(recomputed["legolink:16"], recomputed["cacheblend:15"])
+        self.assertLess(recomputed["cacheblend:15"], prompt)
+        self.assertEqual(rows["full"]["agreement_with_full"], 1)
+        for row in rows.values():
+            self.assertGreater(row["ttft_us"], 0)
+            self.assertTrue(0 <= row["agreement_with_full"] <= 1)
+        table = self.epic.ok("ask", "What?", "--doc", "south", "--compare", "--max-tokens", 4).out
+        for words in ("legolink:16", "cacheblend:15", "TTFT ms", "recomputed", "Median of 5 interleaved runs on"):
+            self.assertIn(words, table)
+
+    def test_status_and_models(self):
+        state = self.epic.state()
+        self.assertTrue(state["version"])
+        self.assertEqual(sorted(member["role"] for member in state["members"]), ["cache node", "worker"])
+        self.assertEqual({member["health"] for member in state["members"]}, {"serving"})
+        node = self.epic.members("cache node")[0]
+        self.assertGreaterEqual(node["blocks"], self.north["chunks"] + self.south["chunks"])
+        self.assertTrue(0 < node["used_bytes"] <= node["capacity_bytes"])
+        model = self.epic.json("models")[0]
+        self.assertEqual(model["architecture"], "llama")
+        self.assertEqual(model["context_length"], 8192)
+        self.assertRegex(model["fingerprint"], "^[0-9a-f]{64}$")
+        self.assertTrue(model["chat_template"])
+        self.assertIn("serving", self.epic.ok("status").out)
+        self.assertIn(model["fingerprint"][:12], self.epic.ok("models").out)
+
+    def test_counters_are_there_to_be_scraped(self):
+        self.epic.ask(["north"])
+        for name in ("epic_router_requests_total", "epic_worker_requests_total", "epic_cache_node_compiled_chunks_total"):
+            self.assertGreater(self.epic.metric(name), 0, name)
+        self.assertGreaterEqual(self.epic.metric('epic_router_document_calls_total{method="create",code="OK"}'), 2)
+        self.assertTrue(all(name.startswith("epic_") or name.startswith("exposer_") for name in scrape(self.epic.metrics_address)))
+
+
+class Documents(EpicTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.process, cls.epic = cls.start_up()
+
+    def test_register_tells_people_and_programs(self):
+        table = self.epic.ok("register", self.write("minutes.md", prose("minutes", 60)))
+        self.assertRegex(table.out, r"^registered minutes: ready, \d+ tokens in 1 chunks?\n$")
+        again = self.epic.ok("register", self.write("minutes.md", prose("minutes", 60)))
+        self.assertRegex(again.out, "^already registered minutes: ready")
+        files = [self.write(f"{name}.txt", prose(name, 40)) for name in ("first", "second")]
+        both = self.epic.json("register", *files, "--label", "kind=report", "--label", "year=1987")
+        self.assertEqual([document["id"] for document in both], ["first", "second"])
+        for document in both:
+            self.assertEqual(document["labels"], {"kind": "report", "year": "1987"})
+            self.assertEqual(document["state"], "ready")
+            self.assertTrue(document["created"])
+            self.assertGreater(document["tokens"], 0)
+            self.assertGreater(document["created_unix_ms"], 0)
+
+    def test_register_without_waiting_is_compiled_behind_our_back(self):
+        self.epic.ok("register", self.write("later.txt", prose("later", 700)), "--no-wait")
+        self.assertEqual(self.epic.wait_ready("later")["compiled_chunks"], self.epic.document("later")["chunks"])
+
+    def test_pages(self):
+        ids = [f"page.{i:02}" for i in range(7)]
+        for document_id in ids:
+            self.epic.register(self.write("page.txt", prose(document_id, 12)), "--id", document_id, "--label", "set=pages")
+        seen, token, pages = [], "", 0
+        while True:
+            options = ["--page-token", token] if token else []
+            page = self.epic.json("documents", "list", "--page-size", 3, *options)
+            self.assertLessEqual(len(page["documents"]), 3)
+            seen += [document["id"] for document in page["documents"]]
+            pages += 1
+            token = page["next_page_token"]
+            if not token:
+                break
+        self.assertEqual(seen, sorted(seen))
+        self.assertEqual([document_id for document_id in seen if document_id.startswith("page.")], ids)
+        self.assertEqual(pages, (len(seen) + 2) // 3)
+        self.assertEqual(sorted(self.epic.documents()), seen)
+        table = self.epic.ok("documents", "list", "--page-size", 2).out
+        self.assertIn("More: --page-token ", table)
+
+    def test_text_comes_back_as_it_went_in(self):
+        text = "Grüße — 数字 1234 🚢\r\n\ttabs, a trailing blank \n\n"
+        self.epic.register(self.write("unicode.txt", text))
+        self.assertEqual(self.epic.document("unicode", "--text")["text"], text)
+        self.assertNotIn("text", self.epic.document("unicode"))
+
+    def test_delete(self):
+        self.epic.register(self.write("gone.txt", prose("gone", 30)))
+        self.assertEqual(self.epic.json("documents", "delete", "gone"), [{"id": "gone", "deleted": True}])
+        self.assertNotIn("gone", self.epic.documents())
+        self.assert_sentence(self.epic.run("documents", "get", "gone"), 'document "gone" does not exist')
+        self.assert_sentence(self.epic.run("documents", "delete", "gone"), 'document "gone" does not exist')
+        self.assert_sentence(self.epic.run("ask", "What?", "--doc", "gone"), 'document "gone" does not exist')
+        # The id is free again, for another text too.
+        self.epic.register(self.write("gone.txt", prose("another", 30)))
+
+    def test_a_document_ends_with_its_time(self):
+        self.epic.ok("register", self.write("brief.txt", prose("brief", 30)), "--ttl-seconds", 1, "--no-wait")
+        from epic_harness import wait_until
+
+        wait_until(lambda: "brief" not in self.epic.documents(), "the document is gone after its time")
+
+    def test_tenants_do_not_meet(self):
+        path = self.write("secret.txt", prose("secret", 30))
+        self.epic.ok("register", path, "--tenant", "acme")
+        self.assertNotIn("secret", self.epic.documents())
+        self.assert_sentence(self.epic.run("documents", "get", "secret"), 'document "secret" does not exist')
+        self.assertEqual(self.epic.document("secret", "--tenant", "acme")["id"], "secret")
+
+
+class StopAndStart(EpicTest):
+    GRACE_SECONDS = 10
+
+    def test_documents_survive_and_another_model_compiles_them_anew(self):
+        data = self.folder / "data"
+        process, epic = self.start_up("first", data)
+        epic.register(self.write("kept.txt", prose("kept", 500)))
+        epic.ok("register", self.write("waiting.txt", prose("waiting", 900)), "--no-wait")
+        before = epic.documents()
+        first = epic.ask(["kept"])["token_ids"]
+        fingerprint = epic.json("models")[0]["fingerprint"]
+        begun = time.monotonic()
+        self.assertEqual(process.terminate(), 0, process.log)
+        self.assertLess(time.monotonic() - begun, self.GRACE_SECONDS + 5)
+
+        # The same model: everything is there, is compiled without being asked for, and answers as before.
+        process, epic = self.start_up("second", data)
+        for document_id, document in before.items():
+            ready = epic.wait_ready(document_id)
+            for field in ("tokens", "chunks", "text_bytes", "created_unix_ms", "labels"):
+                self.assertEqual(ready[field], document[field], (document_id, field))
+        self.assertEqual(epic.ask(["kept"])["token_ids"], first)
+        self.assertEqual(process.terminate(), 0, process.log)
+
+        # Another model: the documents are kept, nothing is compiled until somebody asks for it.
+        process, epic = self.start_up("third", data, OTHER_MODEL)
+        self.assertNotEqual(epic.json("models")[0]["fingerprint"], fingerprint)
+        self.assertEqual({document["state"] for document in epic.documents().values()}, {"registered"})
+        self.assertEqual(epic.metric("epic_cache_node_compiled_chunks_total"), 0)
+        answer = epic.ask(["kept"])
+        self.assertEqual(answer["usage"]["cached_tokens"], epic.document("kept")["tokens"])
+        kept = epic.wait_ready("kept")
+        self.assertEqual(epic.metric("epic_cache_node_compiled_chunks_total"), kept["chunks"])
+        self.assertEqual(epic.document("waiting")["state"], "registered")
+        # Registering the same text again asks for it too.
+        self.assertFalse(epic.register(self.folder / "waiting.txt")["created"])
+        self.assertEqual(epic.document("waiting")["state"], "ready")
+        self.assertEqual(process.terminate(), 0, process.log)
+
+        # And back.
+        process, epic = self.start_up("fourth", data)
+        self.assertEqual(epic.wait_ready("kept")["tokens"], before["kept"]["tokens"])
+        self.assertEqual(epic.ask(["kept"])["token_ids"], first)
+        self.assertEqual(process.terminate(), 0, process.log)
+
+    def test_it_stops_in_the_middle_of_work(self):
+        process, epic = self.start_up("busy", self.folder / "busy-data", MODEL, "--shutdown-grace", "1s")
+        for i in range(3):
+            epic.ok("register", self.write(f"busy{i}.txt", prose(f"busy{i}", 3000)), "--no-wait")
+        self.assertEqual(process.terminate(), 0, process.log)
+        _, epic = self.start_up("idle", self.folder / "busy-data")
+        self.assertEqual(sorted(epic.documents()), ["busy0", "busy1", "busy2"])
+
+    def test_interrupt_ends_it_as_well(self):
+        process, _ = self.start_up("interrupted")
+        process.signal(signal.SIGINT)
+        self.assertEqual(process.wait(), 0, process.log)
+
+
+class RealModel(EpicTest):
+    """The default model, where it was fetched: a right answer shows that the document was read."""
+
+    @unittest.skipUnless(os.environ.get("EPIC_MODEL"), "EPIC_MODEL names no model: scripts/fetch_model.sh fetches it")
+    def test_facts_of_documents_are_found(self):
+        _, epic = self.start_up("real", None, pathlib.Path(os.environ["EPIC_MODEL"]))
+        epic.register(self.write("ferry.txt", "The ferry to Skarn island leaves from pier nine. Its captain is called Oduya.\n"))
+        epic.register(self.write("canteen.txt", "The canteen serves soup on Mondays. The cook is called Marchetti.\n"))
+        question = "From which pier does the ferry to Skarn island leave?"
+        for order in (["ferry", "canteen"], ["canteen", "ferry"]):
+            for linker in ("full", "legolink:16"):
+                with self.subTest(f"{linker} {order}"):
+                    self.assertIn("nine", epic.ask(order, question, linker, 32)["text"].lower().replace("9", "nine"))
+
+
+class CommandLine(EpicTest):
+    def test_without_a_server_it_says_so(self):
+        from epic_harness import free_address
+
+        address = free_address()
+        for arguments in (["status"], ["documents", "list"], ["ask", "What?"], ["models"]):
+            result = run(BIN / "epic", *arguments, "--server", address, "--timeout-ms", 2000)
+            self.assert_sentence(result, address, "is EPIC running?", "epic up")
+
+    def test_wrong_words_are_usage(self):
+        for arguments in (["frobnicate"], ["ask"], ["register"], ["status", "--format", "xml"], ["ask", "x", "--runs", "4"]):
+            self.assert_sentence(run(BIN / "epic", *arguments), "epic --help", code=2)
+
+    def test_help_and_version(self):
+        self.assertRegex(run(BIN / "epic", "--version").out, r"\d+\.\d+\.\d+")
+        text = run(BIN / "epic", "--help").out
+        for command in ("up", "register", "ask", "documents", "status", "models"):
+            self.assertIn(command, text)
+        self.assertIn("--data-dir", run(BIN / "epic", "up", "--help").out)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
