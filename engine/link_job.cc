@@ -31,10 +31,10 @@ LinkJob::LinkJob(Backend& backend, std::span<const PromptSegment> prompt, const 
     selected_.resize(tokens_.size());
     std::iota(selected_.begin(), selected_.end(), 0);
   }
-  BuildPlans(plan, options);
+  BuildPlans(plan, std::move(options.cached_pages));
 }
 
-void LinkJob::BuildPlans(const LinkPlan& plan, const Options& options) {
+void LinkJob::BuildPlans(const LinkPlan& plan, std::vector<std::shared_ptr<KvPage>> cached_pages) {
   const KvShape shape = backend_.kv_shape();
   int32_t first_layer = 0;
   if (phase_ == Phase::kAllRows) {
@@ -49,8 +49,8 @@ void LinkJob::BuildPlans(const LinkPlan& plan, const Options& options) {
                            first_position_ + offsets_[shared.segment],
                            {}});
   }
-  if (!options.cached_pages.empty()) {
-    main.rows.AdoptPrefix(options.cached_pages);
+  if (!cached_pages.empty()) {
+    main.rows.AdoptPrefix(std::move(cached_pages));
     const int32_t cached = main.rows.size();
     std::erase_if(selected_, [cached](int32_t position) { return position < cached; });
   }

@@ -53,7 +53,7 @@ class LinkJob {
  private:
   enum class Phase { kRows, kAllRows, kChosenRows, kDone };
 
-  void BuildPlans(const LinkPlan& plan, const Options& options);
+  void BuildPlans(const LinkPlan& plan, std::vector<std::shared_ptr<KvPage>> cached_pages);
   void RunAllRowsPiece(int32_t begin, int32_t count);
   void Choose();
   double Deviation(const SharedSegment& segment, int32_t row);
