@@ -29,7 +29,7 @@ int32_t LikeliestOf(std::span<const float> logits) {
 
 absl::Status SamplingOptions::Validate() const {
   std::string problems;
-  const auto add = [&problems](std::string problem) { problems += (problems.empty() ? "" : "; ") + problem; };
+  const auto add = [&problems](const std::string& problem) { problems += (problems.empty() ? "" : "; ") + problem; };
   if (!(temperature >= 0 && temperature <= kTemperatureMax)) {
     add(fmt::format("temperature is {}; expected 0 (greedy) to {}", temperature, kTemperatureMax));
   }
