@@ -3,18 +3,18 @@
 
     tests/durability/kill_rounds.py [--rounds N] [--seed S] [--bin DIR] [--model PATH] [--keep]
 
-A round: EPIC serves; a client registers documents (some with text in common), deletes some and asks questions, and writes
-every operation into a journal of its own, synced, before it sends it and after it was acknowledged; at a moment drawn from the
-seed (inside an operation, right behind its acknowledgement, or while documents compile) the process gets SIGKILL. It is
-started again on the same folder, and then must hold:
+A round: EPIC serves; a client registers documents (some with text in common), deletes some and asks questions, and
+writes every operation into a journal of its own, synced, before it sends it and after it was acknowledged; at a
+moment drawn from the seed (inside an operation, right behind its acknowledgement, or while documents compile) the
+process gets SIGKILL. It is started again on the same folder, and then must hold:
 
   - every acknowledged registration is there, with its text and its number of tokens, and becomes READY;
   - every acknowledged deletion is gone;
   - the one operation that was under way was done wholly or not at all;
   - nothing else is there, and questions get the answers that they got before.
 
-Every other round kills `epic up`; the rounds between kill the cache node of an EPIC out of three processes, whose router and
-worker stay. Documents live on from round to round. Exit code 0 only where every round held.
+Every other round kills `epic up`; the rounds between kill the cache node of an EPIC out of three processes, whose
+router and worker stay. Documents live on from round to round. Exit code 0 only where every round held.
 """
 
 import argparse
@@ -41,7 +41,8 @@ READY_STATE, FAILED_STATE = 3, 4
 
 SERVICE = "epic.v1.DocumentService/"
 GENERATE = "epic.v1.GenerateService/Generate"
-OPENINGS = [harness.prose(f"opening {i}", 400) for i in range(2)]  # longer than a chunk: the same chunks in many documents
+# Longer than a chunk: the same chunks in many documents.
+OPENINGS = [harness.prose(f"opening {i}", 400) for i in range(2)]
 
 
 class Broken(Exception):
@@ -74,12 +75,14 @@ class Journal:
 class Expected:
     """What must be there, by the journal."""
 
+    COUNTS = ("registered", "deleted", "asked", "cut off")
+
     def __init__(self, folder):
         self.journal = Journal(folder / "journal.jsonl")
         self.documents = {}  # id -> {"seed", "tokens"}
         self.answers = {}  # id -> token ids
         self.under_way = None
-        self.counts = {"registered": 0, "deleted": 0, "asked": 0, "unknown": 0}
+        self.counts = dict.fromkeys(self.COUNTS, 0)
 
     def begin(self, kind, document_id, seed=None):
         self.under_way = {"kind": kind, "id": document_id, "seed": seed}
@@ -101,7 +104,7 @@ class Expected:
 
     def refuse(self):
         """The operation under way did nothing, as far as the client knows: it may have been done all the same."""
-        self.counts["unknown"] += 1
+        self.counts["cut off"] += 1
 
 
 class Site:
@@ -120,8 +123,11 @@ class Site:
     def binary(self, name):
         return pathlib.Path(self.options.bin) / name
 
-    def launch(self, name, *arguments, address):
-        process = harness.Process(name, arguments, self.folder / f"{name}.log")
+    def common_flags(self):
+        return harness.flags(model=self.options.model, threads=1, metrics_listen="")
+
+    def launch(self, name, arguments, address):
+        process = harness.Process(name, [*arguments, "--listen", address], self.folder / f"{name}.log")
         harness.wait_listening(process, address)
         return process
 
@@ -136,10 +142,8 @@ class Site:
 
 class OneProcess(Site):
     def start(self):
-        # fmt: off
-        self.victim = self.launch("up", self.binary("epic"), "up", "--model", self.options.model, "--data-dir", self.folder / "data",
-                                  "--listen", self.address, "--threads", 1, "--metrics-listen", "", address=self.address)
-        # fmt: on
+        up = [self.binary("epic"), "up", *self.common_flags(), *harness.flags(data_dir=self.folder / "data")]
+        self.victim = self.launch("up", up, self.address)
 
 
 class ThreeProcesses(Site):
@@ -150,17 +154,14 @@ class ThreeProcesses(Site):
         self.node = harness.free_address()
 
     def start(self):
-        common = ["--model", self.options.model, "--threads", 1, "--metrics-listen", ""]
-        # fmt: off
-        self.victim = self.launch("node", self.binary("epic-cache-node"), "--data-dir", self.folder / "data", "--listen", self.node,
-                                  *common, address=self.node)
+        data = harness.flags(data_dir=self.folder / "data")
+        self.victim = self.launch("node", [self.binary("epic-cache-node"), *self.common_flags(), *data], self.node)
         if self.others:
             return
         worker = harness.free_address()
-        self.others.append(self.launch("worker", self.binary("epic-inference-worker"), "--listen", worker, *common, address=worker))
-        self.others.append(self.launch("router", self.binary("epic-router"), "--listen", self.address, "--cache-nodes", self.node,
-                                       "--workers", worker, "--metrics-listen", "", address=self.address))
-        # fmt: on
+        self.others.append(self.launch("worker", [self.binary("epic-inference-worker"), *self.common_flags()], worker))
+        router = [self.binary("epic-router"), *harness.flags(cache_nodes=self.node, workers=worker, metrics_listen="")]
+        self.others.append(self.launch("router", router, self.address))
 
 
 class Calls:
@@ -199,7 +200,11 @@ class Calls:
                 raise Broken(f"the documents cannot be listed: {reply}")
             for document in wire.every(reply.message, 1):
                 name = wire.first(document, 1).decode()
-                found[name] = (wire.first(document, 6, 0), wire.first(document, 8, 0), wire.first(document, 7, b"").decode())
+                found[name] = (
+                    wire.first(document, 6, 0),
+                    wire.first(document, 8, 0),
+                    wire.first(document, 7, b"").decode(),
+                )
             token = wire.first(reply.message, 2, b"")
             if not token:
                 return found
@@ -214,7 +219,7 @@ class Calls:
 
 
 class Client(threading.Thread):
-    """Does operations until EPIC is gone. `moments` tells when the kill is due: (number of the operation, when in it)."""
+    """Does operations until EPIC is gone, and says at its moment that the kill is due."""
 
     def __init__(self, site, seed, round_number, moment):
         super().__init__(daemon=True)
@@ -318,7 +323,7 @@ class Moment:
         self.delay_seconds = chooser.choice([0, chooser.uniform(0, longest / 10), chooser.uniform(0, longest)])
 
     def __str__(self):
-        return f"{self.delay_seconds * 1000:.1f} ms {self.when} operation {self.number} ({self.kind})"
+        return f"killed {self.delay_seconds * 1000:.1f} ms {self.when} operation {self.number} ({self.kind})"
 
 
 def settle(site):
@@ -380,12 +385,16 @@ def run_round(site, seed, round_number):
 
 
 def parse_options():
-    parser = argparse.ArgumentParser(description="Kills EPIC again and again and checks that it kept what it acknowledged.")
+    parser = argparse.ArgumentParser(
+        description="Kills EPIC again and again and checks that it kept what it acknowledged."
+    )
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1, help="the same seed draws the same operations and moments")
     parser.add_argument("--bin", default=harness.BIN, help="folder of the binaries")
     parser.add_argument("--model", default=harness.MODEL)
-    parser.add_argument("--keep", action="store_true", help="leave the folder with data, journals and logs behind; so does a failure")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the folder with data, journals and logs behind; so does a failure"
+    )
     return parser.parse_args()
 
 
@@ -403,20 +412,23 @@ def main():
             site = sites[round_number % len(sites)]
             moment, fate = run_round(site, options.seed, round_number)
             held += 1
-            print(f"round {round_number + 1:3} of {options.rounds}: {site.name}, killed {moment}; {fate}; {len(site.expected.documents)} documents ready", flush=True)
+            count = len(site.expected.documents)
+            print(
+                f"round {held:3} of {options.rounds}: {site.name}, {moment}; {fate}; {count} documents ready",
+                flush=True,
+            )
     except (Broken, AssertionError) as error:
-        print(f"round {held + 1} of {options.rounds} (seed {options.seed}): {error}\nlogs, data and journals are in {folder}", file=sys.stderr)
+        print(f"round {held + 1} of {options.rounds}, seed {options.seed}: {error}", file=sys.stderr)
+        print(f"logs, data and journals are in {folder}", file=sys.stderr)
         options.keep = True
     finally:
         for site in sites:
             site.stop()
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
-    total = {key: sum(site.expected.counts[key] for site in sites) for key in ("registered", "deleted", "asked", "unknown")}
-    print(
-        f"{held} of {options.rounds} rounds held in {time.monotonic() - begun:.0f} s: {total['registered']} registrations, "
-        f"{total['deleted']} deletions and {total['asked']} answers; {total['unknown']} operations were cut off"
-    )
+    total = {kind: sum(site.expected.counts[kind] for site in sites) for kind in Expected.COUNTS}
+    print(f"{held} of {options.rounds} rounds held in {time.monotonic() - begun:.0f} s:", end=" ")
+    print(", ".join(f"{count} {kind}" for kind, count in total.items()))
     return 0 if held == options.rounds else 1
 
 

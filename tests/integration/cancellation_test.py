@@ -6,7 +6,7 @@ import threading
 import unittest
 
 import grpc_wire as wire
-from epic_harness import BIN, Process, prose, wait_until
+from epic_harness import BIN, Process, flags, prose, wait_until
 from processes_test import ClusterTest
 from wire_test import GENERATE, WATCH, chat, document, text
 
@@ -74,10 +74,8 @@ class Cancellation(ClusterTest):
 
     def test_a_command_that_is_killed(self):
         before = self.cancelled()
-        # fmt: off
-        command = Process("ask", [BIN / "epic", "ask", "What?", "--doc", "known", "--max-tokens", 7000, "--temperature", 2, "--server",
-                                  self.epic.server], self.folder / "ask.out")
-        # fmt: on
+        question = flags(doc="known", max_tokens=7000, temperature=2, server=self.epic.server)
+        command = Process("ask", [BIN / "epic", "ask", "What?", *question], self.folder / "ask.out")
         self.processes.append(command)
         # Its answer may have come to an end by itself under this model; then it left nothing to cancel.
         wait_until(lambda: command.log or command.code is not None, "the answer begins")
@@ -98,7 +96,9 @@ class Cancellation(ClusterTest):
 
     def test_a_watcher_that_goes_away(self):
         self.epic.ok("register", self.write("long.txt", prose("long", 6000)), "--no-wait")
-        self.assertIsNone(wire.call(self.epic.server, WATCH, wire.message((2, "long")), on_message=lambda message: False))
+        self.assertIsNone(
+            wire.call(self.epic.server, WATCH, wire.message((2, "long")), on_message=lambda message: False)
+        )
         self.epic.wait_ready("long")
         self.epic.ok("documents", "delete", "long")
 

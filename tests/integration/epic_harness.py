@@ -1,8 +1,9 @@
 """What the tests of running processes share: starting EPIC, waiting for it, talking to it, and leaving nothing behind.
 
-Needs Python's standard library alone. From the environment: EPIC_BINARY_DIR, the build folder with bin/; EPIC_SOURCE_DIR, the
-source tree; EPIC_MODEL, where it is set, the default model for the tests that want a real one. All others use the committed
-tiny one, whose weights are random: what it answers means nothing and is the same every time.
+Needs Python's standard library alone. From the environment: EPIC_BINARY_DIR, the build folder with bin/;
+EPIC_SOURCE_DIR, the source tree; EPIC_MODEL, where it is set, the default model for the tests that want a real one.
+All others use the committed tiny one, whose weights are random: what it answers means nothing and is the same every
+time.
 
 Nothing waits without a limit, and nothing waits for a fixed time: every wait is for a condition that is looked at again
 after a short pause.
@@ -91,8 +92,12 @@ class Result:
 
 def run(*arguments, seconds=COMMAND_SECONDS, **options):
     arguments = [str(argument) for argument in arguments]
-    done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False, **options)
-    return Result(arguments, done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+    done = subprocess.run(
+        arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False, **options
+    )
+    return Result(
+        arguments, done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+    )
 
 
 class Process:
@@ -194,7 +199,9 @@ class Epic:
         return all(member["running"] == 0 and member["waiting"] == 0 and member["queued"] == 0 for member in members)
 
     def wait_idle(self):
-        wait_until(self.is_idle, "nothing runs and no lease is held", details=lambda: json.dumps(self.state(), indent=1))
+        wait_until(
+            self.is_idle, "nothing runs and no lease is held", details=lambda: json.dumps(self.state(), indent=1)
+        )
 
     def wait_ready(self, document_id):
         def look():
@@ -301,13 +308,19 @@ def is_progress(line):
     return re.match(r"\d{4}-\d\d-\d\dT[\d:.]+Z \w+ |registering \S+$|\S+: \d+ of \d+ chunks compiled", line) is not None
 
 
+def flags(**options):
+    """The words of a command line: flags(data_dir="x") is ["--data-dir", "x"]."""
+    return [word for name, value in options.items() for word in ("--" + name.replace("_", "-"), value)]
+
+
 def up_arguments(address, metrics, data, model=MODEL):
-    return [BIN / "epic", "up", "--model", model, "--data-dir", data, "--listen", address, "--metrics-listen", metrics]
+    return [BIN / "epic", "up", *flags(model=model, data_dir=data, listen=address, metrics_listen=metrics)]
 
 
 WORDS = (
-    "harbour ledger winter lantern copper granite orchard signal meadow anchor bridge candle drawer engine falcon garden "
-    "hammer island jacket kettle ladder mirror needle office pencil quarry ribbon saddle tunnel umbrella valley window"
+    "harbour ledger winter lantern copper granite orchard signal meadow anchor bridge candle drawer engine falcon "
+    "garden hammer island jacket kettle ladder mirror needle office pencil quarry ribbon saddle tunnel umbrella "
+    "valley window"
 ).split()
 
 

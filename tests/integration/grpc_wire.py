@@ -1,8 +1,9 @@
 """A gRPC client in the bytes of the wire, for what a well-behaved client library cannot be made to send.
 
-A deadline that lies in the past when the server reads it, text that is not UTF-8, a message that is cut short: gRPC's own
-clients stop all of them at the caller. This one speaks just enough HTTP/2 (RFC 9113), HPACK (RFC 7541) and protobuf for one
-call on one connection. It is also a second opinion about the contract: field numbers are written out where they are used.
+A deadline that lies in the past when the server reads it, text that is not UTF-8, a message that is cut short: gRPC's
+own clients stop all of them at the caller. This one speaks just enough HTTP/2 (RFC 9113), HPACK (RFC 7541) and
+protobuf for one call on one connection. It is also a second opinion about the contract: field numbers are written out
+where they are used.
 
     reply = call("127.0.0.1:7400", "epic.v1.DocumentService/GetDocument", message((2, "manual")))
     reply.code, reply.sentence, reply.messages
@@ -196,10 +197,10 @@ class Reply:
 def call(address, method, body=b"", timeout_header=None, seconds=60, on_message=None, prefixed=True, hold_body=False):
     """One call with one request message.
 
-    `timeout_header` is the text of grpc-timeout, a number with a unit; "0m" is past by the time that anybody can look.
-    `on_message` sees each message as it comes; where it returns False, the connection is cut without a word, as a client that
-    dies does, and None is returned. With `prefixed` False `body` goes out without gRPC's own prefix of flag and length; with
-    `hold_body` it never goes out at all."""
+    `timeout_header` is the text of grpc-timeout, a number with a unit; "0m" is past by the time that anybody can
+    look. `on_message` sees each message as it comes; where it returns False, the connection is cut without a word, as
+    a client that dies does, and None is returned. With `prefixed` False `body` goes out without gRPC's own prefix of
+    flag and length; with `hold_body` it never goes out at all."""
     if prefixed:
         body = b"\0" + struct.pack(">I", len(body)) + body
     headers = [(":method", "POST"), (":scheme", "http"), (":path", "/" + method), (":authority", address)]

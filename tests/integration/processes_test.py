@@ -1,11 +1,22 @@
 #!/usr/bin/env python3
 """Router, cache nodes and workers as processes of their own, and what users see when one of them dies."""
 
-import json
 import unittest
 
 import grpc_wire as wire
-from epic_harness import BIN, MODEL, Epic, EpicTest, free_address, prose, wait_listening, wait_until
+from epic_harness import (
+    BIN,
+    MODEL,
+    OTHER_MODEL,
+    Epic,
+    EpicTest,
+    flags,
+    free_address,
+    prose,
+    scrape,
+    wait_listening,
+    wait_until,
+)
 
 LINKERS = ["full", "prefix", "naive", "naive-last", "cacheblend:15", "legolink:0", "legolink:16"]
 DOCUMENTS = ["north", "south", "east", "west"]
@@ -19,19 +30,17 @@ class ClusterTest(EpicTest):
 
     @classmethod
     def start_node(cls, name, address, metrics):
-        # fmt: off
-        process = cls.start(name, BIN / "epic-cache-node", "--model", MODEL, "--data-dir",
-                            cls.folder / f"cluster{cls.clusters}-{name}", "--listen", address, "--metrics-listen", metrics, "--threads", 1, "--kv-capacity-bytes", "256MiB")
-        # fmt: on
+        data = cls.folder / f"cluster{cls.clusters}-{name}"
+        options = flags(model=MODEL, data_dir=data, listen=address, metrics_listen=metrics, threads=1)
+        process = cls.start(name, BIN / "epic-cache-node", *options, *flags(kv_capacity_bytes="256MiB"))
         wait_listening(process, address)
         return process
 
     @classmethod
-    def start_worker(cls, name, address, metrics):
-        # fmt: off
-        process = cls.start(name, BIN / "epic-inference-worker", "--model", MODEL, "--listen", address, "--metrics-listen", metrics,
-                            "--threads", 1, "--worker-cache-bytes", "128MiB", "--worker-id", name)
-        # fmt: on
+    def start_worker(cls, name, address, metrics, model=MODEL):
+        options = flags(model=model, listen=address, metrics_listen=metrics, threads=1)
+        options += flags(worker_cache_bytes="128MiB", worker_id=name)
+        process = cls.start(name, BIN / "epic-inference-worker", *options)
         wait_listening(process, address)
         return process
 
@@ -45,11 +54,10 @@ class ClusterTest(EpicTest):
         for name in names[:-1]:
             cls.start_member(name)
         address = cls.addresses["router"]
-        # fmt: off
-        process = cls.start("router", BIN / "epic-router", "--listen", address, "--metrics-listen", cls.metrics["router"],
-                            "--cache-nodes", ",".join(cls.addresses[name] for name in names if name.startswith("node")),
-                            "--workers", ",".join(cls.addresses[name] for name in names if name.startswith("worker")))
-        # fmt: on
+        cache_nodes = ",".join(cls.addresses[name] for name in names if name.startswith("node"))
+        workers = ",".join(cls.addresses[name] for name in names if name.startswith("worker"))
+        options = flags(listen=address, metrics_listen=cls.metrics["router"], cache_nodes=cache_nodes, workers=workers)
+        process = cls.start("router", BIN / "epic-router", *options)
         cls.running["router"] = process
         wait_listening(process, address)
         cls.epic = Epic(address, cls.metrics["router"])
@@ -102,8 +110,8 @@ class SameAnswers(ClusterTest):
         self.epic.wait_idle()
 
     def assert_both_nodes_are_homes(self):
-        """A document's home follows from the nodes' addresses, which differ from run to run: some documents more, until both
-        have one, and the listing shows those of both."""
+        """A document's home follows from the nodes' addresses, which differ from run to run: some documents more,
+        until both have one, and the listing shows those of both."""
         names = set(DOCUMENTS)
         for i in range(64):
             held = [member["documents"] for member in self.epic.members("cache node")]
@@ -136,8 +144,6 @@ class Members(ClusterTest):
     def test_every_process_shows_its_counters(self):
         self.epic.ask(["north"])
         for name, prefix in (("router", "epic_router_"), ("node0", "epic_cache_node_"), ("worker0", "epic_worker_")):
-            from epic_harness import scrape
-
             found = [line for line in scrape(self.metrics[name]) if line.startswith(prefix)]
             self.assertGreater(len(found), 3, name)
 
@@ -176,7 +182,11 @@ class Members(ClusterTest):
     def test_without_workers_it_says_so(self):
         for name in ("worker0", "worker1"):
             self.running[name].kill()
-        self.assert_sentence(self.epic.run("ask", "What?", "--doc", "north"), "no worker can take requests now", self.addresses["worker0"])
+        self.assert_sentence(
+            self.epic.run("ask", "What?", "--doc", "north"),
+            "no worker can take requests now",
+            self.addresses["worker0"],
+        )
         # Documents do not need a worker.
         self.assertEqual(self.epic.document("north")["state"], "ready")
         self.start_member("worker0")
@@ -224,24 +234,21 @@ class Members(ClusterTest):
 
 class OtherModels(ClusterTest):
     def test_a_worker_of_another_model_is_told_apart(self):
-        from epic_harness import OTHER_MODEL
-
         self.start_cluster(nodes=1, workers=1)
         self.register_documents(self.epic)
+        fingerprint = self.epic.json("models")[0]["fingerprint"]
         self.running["worker0"].kill()
         address = self.addresses["worker0"]
-        # fmt: off
-        process = self.start("foreign", BIN / "epic-inference-worker", "--model", OTHER_MODEL, "--listen", address,
-                             "--metrics-listen", free_address(), "--threads", 1)
-        # fmt: on
-        wait_listening(process, address)
+        self.start_worker("foreign", address, free_address(), OTHER_MODEL)
         wait_until(self.epic.is_serving, "the foreign worker is seen")
-        result = wait_until(
-            lambda: (lambda r: r if "worker can take" not in r.err else None)(self.epic.run("ask", "What?", "--doc", "north")),
-            "the router asks the foreign worker",
-        )
-        fingerprints = [self.epic.json("models")[0]["fingerprint"]]
-        self.assert_sentence(result, fingerprints[0])
+
+        def refusal():
+            result = self.epic.run("ask", "What?", "--doc", "north")
+            return None if "no worker can take" in result.err else result
+
+        # The node compiles for the model that it runs; a worker that runs another is told both.
+        result = wait_until(refusal, "the router asks the foreign worker")
+        self.assert_sentence(result, self.epic.json("models")[0]["fingerprint"], fingerprint)
         # Without documents there is nothing to disagree about.
         self.epic.ask([])
 

@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """`epic up` from end to end, by its commands: register, ask, list, delete, stop, start again, change the model."""
 
-import json
 import os
 import pathlib
 import signal
 import time
 import unittest
 
-from epic_harness import BIN, MODEL, OTHER_MODEL, EpicTest, prose, run, scrape
+from epic_harness import BIN, MODEL, OTHER_MODEL, EpicTest, free_address, prose, run, scrape, wait_until
 
 LINKERS = ["full", "prefix", "naive", "naive-last", "cacheblend:15", "legolink:0", "legolink:2", "legolink:16"]
 
@@ -87,7 +86,9 @@ class Answers(EpicTest):
     def test_explain_shows_every_chunk_in_its_place(self):
         answer = self.epic.ask(["south", "north"], "What?", "legolink:16", 16, "--explain")
         plan = answer["plan"]
-        expected = [("south", i) for i in range(self.south["chunks"])] + [("north", i) for i in range(self.north["chunks"])]
+        expected = [("south", i) for i in range(self.south["chunks"])] + [
+            ("north", i) for i in range(self.north["chunks"])
+        ]
         self.assertEqual([(chunk["document_id"], chunk["chunk_index"]) for chunk in plan], expected)
         for before, after in zip(plan, plan[1:]):
             self.assertEqual(after["offset"], before["offset"] + before["tokens"])
@@ -122,7 +123,9 @@ class Answers(EpicTest):
         self.assertEqual(answer["finish_reason"], "stop")
 
     def test_compare(self):
-        result = self.epic.json("ask", "What?", "--doc", "north", "--doc", "south", "--compare", "--runs", 5, "--max-tokens", 8)
+        result = self.epic.json(
+            "ask", "What?", "--doc", "north", "--doc", "south", "--compare", "--runs", 5, "--max-tokens", 8
+        )
         self.assertEqual(result["runs"], 5)
         self.assertTrue(result["processor"])
         rows = {row["linker"]: row for row in result["linkers"]}
@@ -161,10 +164,16 @@ class Answers(EpicTest):
 
     def test_counters_are_there_to_be_scraped(self):
         self.epic.ask(["north"])
-        for name in ("epic_router_requests_total", "epic_worker_requests_total", "epic_cache_node_compiled_chunks_total"):
+        for name in (
+            "epic_router_requests_total",
+            "epic_worker_requests_total",
+            "epic_cache_node_compiled_chunks_total",
+        ):
             self.assertGreater(self.epic.metric(name), 0, name)
         self.assertGreaterEqual(self.epic.metric('epic_router_document_calls_total{method="create",code="OK"}'), 2)
-        self.assertTrue(all(name.startswith("epic_") or name.startswith("exposer_") for name in scrape(self.epic.metrics_address)))
+        self.assertTrue(
+            all(name.startswith("epic_") or name.startswith("exposer_") for name in scrape(self.epic.metrics_address))
+        )
 
 
 class Documents(EpicTest):
@@ -195,7 +204,9 @@ class Documents(EpicTest):
     def test_pages(self):
         ids = [f"page.{i:02}" for i in range(7)]
         for document_id in ids:
-            self.epic.register(self.write("page.txt", prose(document_id, 12)), "--id", document_id, "--label", "set=pages")
+            self.epic.register(
+                self.write("page.txt", prose(document_id, 12)), "--id", document_id, "--label", "set=pages"
+            )
         seen, token, pages = [], "", 0
         while True:
             options = ["--page-token", token] if token else []
@@ -231,8 +242,6 @@ class Documents(EpicTest):
 
     def test_a_document_ends_with_its_time(self):
         self.epic.ok("register", self.write("brief.txt", prose("brief", 30)), "--ttl-seconds", 1, "--no-wait")
-        from epic_harness import wait_until
-
         wait_until(lambda: "brief" not in self.epic.documents(), "the document is gone after its time")
 
     def test_tenants_do_not_meet(self):
@@ -308,7 +317,9 @@ class RealModel(EpicTest):
     @unittest.skipUnless(os.environ.get("EPIC_MODEL"), "EPIC_MODEL names no model: scripts/fetch_model.sh fetches it")
     def test_facts_of_documents_are_found(self):
         _, epic = self.start_up("real", None, pathlib.Path(os.environ["EPIC_MODEL"]))
-        epic.register(self.write("ferry.txt", "The ferry to Skarn island leaves from pier nine. Its captain is called Oduya.\n"))
+        epic.register(
+            self.write("ferry.txt", "The ferry to Skarn island leaves from pier nine. Its captain is called Oduya.\n")
+        )
         epic.register(self.write("canteen.txt", "The canteen serves soup on Mondays. The cook is called Marchetti.\n"))
         question = "From which pier does the ferry to Skarn island leave?"
         for order in (["ferry", "canteen"], ["canteen", "ferry"]):
@@ -319,15 +330,19 @@ class RealModel(EpicTest):
 
 class CommandLine(EpicTest):
     def test_without_a_server_it_says_so(self):
-        from epic_harness import free_address
-
         address = free_address()
         for arguments in (["status"], ["documents", "list"], ["ask", "What?"], ["models"]):
             result = run(BIN / "epic", *arguments, "--server", address, "--timeout-ms", 2000)
             self.assert_sentence(result, address, "is EPIC running?", "epic up")
 
     def test_wrong_words_are_usage(self):
-        for arguments in (["frobnicate"], ["ask"], ["register"], ["status", "--format", "xml"], ["ask", "x", "--runs", "4"]):
+        for arguments in (
+            ["frobnicate"],
+            ["ask"],
+            ["register"],
+            ["status", "--format", "xml"],
+            ["ask", "x", "--runs", "4"],
+        ):
             self.assert_sentence(run(BIN / "epic", *arguments), "epic --help", code=2)
 
     def test_help_and_version(self):

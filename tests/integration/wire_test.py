@@ -51,11 +51,15 @@ class WireTest(ClusterTest):
         cls.epic.register(cls.write("known.txt", prose("known", 300)))
 
     def setUp(self):
-        self.before = {key: (value["tokens"], value["text_bytes"], value["labels"]) for key, value in self.epic.documents().items()}
+        self.before = {
+            key: (value["tokens"], value["text_bytes"], value["labels"]) for key, value in self.epic.documents().items()
+        }
 
     def tearDown(self):
         # Whatever a test sent, it changed nothing, holds nothing, and everybody still answers.
-        after = {key: (value["tokens"], value["text_bytes"], value["labels"]) for key, value in self.epic.documents().items()}
+        after = {
+            key: (value["tokens"], value["text_bytes"], value["labels"]) for key, value in self.epic.documents().items()
+        }
         self.assertEqual(after, self.before)
         self.epic.wait_idle()
         for name, process in self.running.items():
@@ -74,9 +78,23 @@ class WireTest(ClusterTest):
             with self.subTest(name):
                 self.refused(name, CREATE, wire.message((2, "d")), wire.INVALID_ARGUMENT, "content", "text")
                 self.refused(name, CREATE, create("d", ""), wire.INVALID_ARGUMENT, "text is empty")
-                self.refused(name, CREATE, create("d", "a" * (TEXT_BYTES_MAX + 1)), wire.INVALID_ARGUMENT, "text has", TEXT_BYTES_MAX + 1, TEXT_BYTES_MAX)
+                self.refused(
+                    name,
+                    CREATE,
+                    create("d", "a" * (TEXT_BYTES_MAX + 1)),
+                    wire.INVALID_ARGUMENT,
+                    "text has",
+                    TEXT_BYTES_MAX + 1,
+                    TEXT_BYTES_MAX,
+                )
                 self.refused(name, CREATE, create("d", "one\0two"), wire.INVALID_ARGUMENT, "text", "zero byte", 3)
-                self.refused(name, CREATE, create("", "text") if name == "node0" else create("a b", "text"), wire.INVALID_ARGUMENT, "document_id")
+                self.refused(
+                    name,
+                    CREATE,
+                    create("", "text") if name == "node0" else create("a b", "text"),
+                    wire.INVALID_ARGUMENT,
+                    "document_id",
+                )
                 self.refused(name, CREATE, create("d" * 129, "text"), wire.INVALID_ARGUMENT, "document_id", 129, 128)
                 self.refused(name, CREATE, create("d\n", "text"), wire.INVALID_ARGUMENT, "document_id", "\\x0a")
                 label = wire.message((1, "k" * 257), (2, "v"))
@@ -85,7 +103,9 @@ class WireTest(ClusterTest):
                 self.refused(name, CREATE, create("d", "text", *labels), wire.INVALID_ARGUMENT, "labels", 33, 32)
                 self.refused(name, CREATE, create("d", "text", (6, -1)), wire.INVALID_ARGUMENT, "ttl_ms is -1")
                 tenant = (1, wire.message((1, "no spaces")))
-                self.refused(name, CREATE, create("d", "text", tenant), wire.INVALID_ARGUMENT, "context.tenant", "no spaces")
+                self.refused(
+                    name, CREATE, create("d", "text", tenant), wire.INVALID_ARGUMENT, "context.tenant", "no spaces"
+                )
                 ids = wire.message((1, wire.varint(5) + wire.varint(100000)))
                 self.refused(name, CREATE, wire.message((2, "d"), (4, ids)), wire.INVALID_ARGUMENT, "token_ids", 100000)
                 self.refused(name, CREATE, wire.message((2, "d"), (4, b"")), wire.INVALID_ARGUMENT, "token_ids")
@@ -101,7 +121,15 @@ class WireTest(ClusterTest):
 
     def test_the_same_id_with_other_text(self):
         for name in ("router", "node0"):
-            self.refused(name, CREATE, create("known", "something else"), wire.ALREADY_EXISTS, '"known"', "other content", "delete")
+            self.refused(
+                name,
+                CREATE,
+                create("known", "something else"),
+                wire.ALREADY_EXISTS,
+                '"known"',
+                "other content",
+                "delete",
+            )
 
     def test_absent_documents(self):
         for name in ("router", "node0"):
@@ -112,13 +140,17 @@ class WireTest(ClusterTest):
         self.refused("router", GENERATE, chat(document("absent"), text("What?")), wire.NOT_FOUND, '"absent"')
         self.refused("router", GENERATE, chat(document("known"), document("absent")), wire.NOT_FOUND, '"absent"')
         model = self.epic.json("models")[0]["fingerprint"]
-        self.refused("node0", RESOLVE, wire.message((2, "absent"), (3, "plain"), (4, model)), wire.NOT_FOUND, '"absent"')
+        self.refused(
+            "node0", RESOLVE, wire.message((2, "absent"), (3, "plain"), (4, model)), wire.NOT_FOUND, '"absent"'
+        )
 
     def test_another_tenants_document_is_absent(self):
         tenant = (1, wire.message((1, "acme")))
         for name in ("router", "node0"):
             for method in (GET, DELETE, WATCH):
-                self.refused(name, method, wire.message(tenant, (2, "known")), wire.NOT_FOUND, 'document "known" does not exist')
+                self.refused(
+                    name, method, wire.message(tenant, (2, "known")), wire.NOT_FOUND, 'document "known" does not exist'
+                )
         self.refused("router", GENERATE, wire.message(tenant) + chat(document("known")), wire.NOT_FOUND, '"known"')
 
     def test_pages_beyond_the_limit(self):
@@ -130,16 +162,30 @@ class WireTest(ClusterTest):
     def test_linkers_that_are_none(self):
         cases = {"legolonk": "there is no such linker", "legolink:-1": "0 or more", "legolink:": "whole number"}
         cases |= {"legolink:1.5": "whole number", "legolink:99999999999": "2147483647", "cacheblend:0": "above 0"}
-        cases |= {"cacheblend:101": "at most 100", "cacheblend:nan": "percentage", "full:1": "takes no number", "FULL": "no such linker"}
+        cases |= {
+            "cacheblend:101": "at most 100",
+            "cacheblend:nan": "percentage",
+            "full:1": "takes no number",
+            "FULL": "no such linker",
+        }
         for linker, words in cases.items():
-            self.refused("router", GENERATE, chat(document("known"), linker=linker), wire.INVALID_ARGUMENT, f'linker "{linker}"', words)
+            self.refused(
+                "router",
+                GENERATE,
+                chat(document("known"), linker=linker),
+                wire.INVALID_ARGUMENT,
+                f'linker "{linker}"',
+                words,
+            )
 
     def test_prompts_that_are_none(self):
         self.refused("router", GENERATE, b"", wire.INVALID_ARGUMENT, "prompt is absent")
         self.refused("router", GENERATE, wire.message((3, b"")), wire.INVALID_ARGUMENT, "chat.messages is empty")
         self.refused("router", GENERATE, chat(b""), wire.INVALID_ARGUMENT, "chat.messages[0].segments[0]")
         oracle = wire.message((1, "oracle"), (2, text("What?")))
-        self.refused("router", GENERATE, wire.message((3, wire.message((1, oracle)))), wire.INVALID_ARGUMENT, "role", "oracle")
+        self.refused(
+            "router", GENERATE, wire.message((3, wire.message((1, oracle)))), wire.INVALID_ARGUMENT, "role", "oracle"
+        )
         self.refused("router", GENERATE, chat(document("known", 0, 99)), wire.INVALID_ARGUMENT, '"known"', 99)
         self.refused("router", GENERATE, chat(document("known", -1)), wire.INVALID_ARGUMENT, "first_chunk is -1")
         many = [text("a")] * 4097
@@ -154,13 +200,22 @@ class WireTest(ClusterTest):
         segments = [document("known")] * (8192 // tokens + 1)
         for linker in ("full", "legolink:16", "naive-last"):
             self.refused("router", GENERATE, chat(*segments, linker=linker), wire.INVALID_ARGUMENT, "tokens", 8192)
-        self.refused("router", GENERATE, chat(text(prose("long", 12000))), wire.INVALID_ARGUMENT, "the prompt has", 8192)
+        self.refused(
+            "router", GENERATE, chat(text(prose("long", 12000))), wire.INVALID_ARGUMENT, "the prompt has", 8192
+        )
 
     def test_sampling_beyond_the_limits(self):
-        cases = [((1, -1.0), "temperature is -1"), ((2, 1.5), "top_p is 1.5"), ((3, -1), "top_k is -1"), ((5, -1), "max_output_tokens is -1")]
+        cases = [
+            ((1, -1.0), "temperature is -1"),
+            ((2, 1.5), "top_p is 1.5"),
+            ((3, -1), "top_k is -1"),
+            ((5, -1), "max_output_tokens is -1"),
+        ]
         cases += [((1, float("nan")), "temperature is"), ((6, ""), "stop"), ((6, "s" * 257), 256)]
         for field, words in cases:
-            self.refused("router", GENERATE, chat(text("What?"), more=[(6, wire.message(field))]), wire.INVALID_ARGUMENT, words)
+            self.refused(
+                "router", GENERATE, chat(text("What?"), more=[(6, wire.message(field))]), wire.INVALID_ARGUMENT, words
+            )
         stops = wire.message(*[(6, f"stop{i}") for i in range(17)])
         self.refused("router", GENERATE, chat(text("What?"), more=[(6, stops)]), wire.INVALID_ARGUMENT, 17, 16)
 
@@ -195,7 +250,9 @@ class WireTest(ClusterTest):
 
     def test_a_deadline_that_passes_while_the_server_waits_for_the_request(self):
         for name in ("router", "node0"):
-            self.refused(name, CREATE, create("late", "text"), wire.DEADLINE_EXCEEDED, timeout_header="20m", hold_body=True)
+            self.refused(
+                name, CREATE, create("late", "text"), wire.DEADLINE_EXCEEDED, timeout_header="20m", hold_body=True
+            )
 
     def test_leases_and_blocks_that_are_not_there(self):
         node = "epic.v1.CacheService"
