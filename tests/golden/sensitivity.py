@@ -225,7 +225,7 @@ def main() -> None:
         if arguments.case and case["name"] not in arguments.case:
             continue
         results = {result["linker"]: result for result in case["results"]}
-        linkers = [linker for linker in LINKERS if linker in (arguments.linker or results)]
+        linkers = [linker for linker in arguments.linker or LINKERS if linker in results]
         segments = [Segment(s["kind"], tuple(s["tokens"]), tuple(s.get("prefix", ()))) for s in case["segments"]]
         print(f"\n{case['name']}\n\n| planted mistake | " + " | ".join(linkers) + " |")
         print("|---" * (len(linkers) + 1) + "|")
