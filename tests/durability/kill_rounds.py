@@ -331,8 +331,9 @@ def settle(site):
     calls, expected = Calls(site.address), site.expected
 
     def ready():
-        if site.victim.code is not None:
-            raise Broken(f"{site.name} did not come back (exit code {site.victim.code}):\n{site.victim.log[-3000:]}")
+        for process in [site.victim, *site.others]:
+            if process.code is not None:
+                raise Broken(f"{process.name} of {site.name} ended with {process.code}:\n{process.log[-3000:]}")
         found = calls.documents()
         if found is None:
             return None

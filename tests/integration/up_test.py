@@ -317,15 +317,20 @@ class RealModel(EpicTest):
     @unittest.skipUnless(os.environ.get("EPIC_MODEL"), "EPIC_MODEL names no model: scripts/fetch_model.sh fetches it")
     def test_facts_of_documents_are_found(self):
         _, epic = self.start_up("real", None, pathlib.Path(os.environ["EPIC_MODEL"]))
-        epic.register(
-            self.write("ferry.txt", "The ferry to Skarn island leaves from pier nine. Its captain is called Oduya.\n")
-        )
-        epic.register(self.write("canteen.txt", "The canteen serves soup on Mondays. The cook is called Marchetti.\n"))
-        question = "From which pier does the ferry to Skarn island leave?"
-        for order in (["ferry", "canteen"], ["canteen", "ferry"]):
-            for linker in ("full", "legolink:16"):
-                with self.subTest(f"{linker} {order}"):
-                    self.assertIn("nine", epic.ask(order, question, linker, 32)["text"].lower().replace("9", "nine"))
+        texts = {
+            "ferry": "The ferry to Skarn island leaves from pier nine. The captain of the ferry is called Oduya.\n",
+            "canteen": "The canteen of the museum serves soup on Mondays. The cook is called Marchetti.\n",
+            "library": "The library closes at six. The librarian of the library is called Brekke.\n",
+        }
+        for name, text in texts.items():
+            epic.register(self.write(f"{name}.txt", text))
+        question = "From which pier does the ferry leave?"
+        orders = [["ferry"], ["ferry", "canteen"], ["library", "canteen", "ferry"], ["ferry", "library", "canteen"]]
+        for linker in ("full", "legolink:16"):
+            answers = [epic.ask(order, question, linker, 16)["text"] for order in orders]
+            # A model of this size may miss one; it guesses none.
+            self.assertGreaterEqual(sum("nine" in answer.lower() for answer in answers), 3, f"{linker}: {answers}")
+        self.assertNotIn("nine", epic.ask([], question, "full", 16)["text"].lower())
 
 
 class CommandLine(EpicTest):
