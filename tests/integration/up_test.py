@@ -2,6 +2,11 @@
 """`epic up` from end to end, by its commands: register, ask, list, delete, stop, start again, change the model."""
 
 import os
+
+# EPIC_MODEL is an option of every role as well: these tests run the committed model and name it themselves.
+os.environ.pop("EPIC_MODEL", None)
+
+import os
 import pathlib
 import signal
 import time
