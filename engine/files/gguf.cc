@@ -186,25 +186,6 @@ absl::StatusOr<PlacedTensor> ReadTensorEntry(GgufReader& reader, uint64_t index,
   return placed;
 }
 
-std::optional<TensorType> TypeFromStored(uint32_t stored_type) {
-  switch (stored_type) {
-    case 0:
-      return TensorType::kF32;
-    case 1:
-      return TensorType::kF16;
-    case 2:
-      return TensorType::kQ4_0;
-    case 3:
-      return TensorType::kQ4_1;
-    case 8:
-      return TensorType::kQ8_0;
-    case 30:
-      return TensorType::kBF16;
-    default:
-      return std::nullopt;
-  }
-}
-
 // Gives each tensor its bytes within `data` and checks that no two share any.
 absl::Status PlaceTensors(std::span<const std::byte> data, uint64_t alignment, std::vector<PlacedTensor>& placed,
                           const std::string& path) {
@@ -218,7 +199,7 @@ absl::Status PlaceTensors(std::span<const std::byte> data, uint64_t alignment, s
       return BrokenFile(path, "tensor {} begins at offset {}, but the data section has only {} bytes",
                         Quoted(tensor.name), entry.offset, data.size());
     }
-    tensor.type = TypeFromStored(tensor.stored_type);
+    tensor.type = TensorTypeFromGguf(tensor.stored_type);
     if (!tensor.type.has_value()) continue;
     const std::optional<int64_t> byte_count = TensorByteCount(*tensor.type, tensor.shape);
     if (!byte_count.has_value()) {

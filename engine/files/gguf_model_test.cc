@@ -328,8 +328,8 @@ TEST_F(GgufModelTest, ForeignTensorsAreRefused) {
   const auto with_type = [](uint32_t type) {
     return [=](GgufBuilder& b) { b.TensorNamed("blk.0.attn_q.weight").type = type; };
   };
-  ExpectNotRun({"blk.0.attn_q.weight", "Q6_K", "Q4_1"}, with_type(14));
-  ExpectNotRun({"type Q5_0"}, with_type(6));
+  ExpectNotRun({"blk.0.attn_q.weight", "IQ4_XS", "Q4_1"}, with_type(23));
+  ExpectNotRun({"type Q8_K"}, with_type(15));
   ExpectNotRun({"type IQ4_XS"}, with_type(23));
   ExpectNotRun({"type number 4"}, with_type(4));
   ExpectNotRun({"type number 1000"}, with_type(1000));

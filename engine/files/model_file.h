@@ -21,7 +21,7 @@
 
 namespace epic {
 
-enum class TensorType { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1 };
+enum class TensorType { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ2_K, kQ3_K, kQ4_K, kQ5_K, kQ6_K };
 
 const char* TensorTypeName(TensorType type);
 
@@ -50,7 +50,8 @@ class ModelFile {
   virtual const TokenizerSpec& tokenizer() const = 0;
 
   // Tensors under canonical names: "embedding", "final_norm", "output" (absent where tied), and for layer i
-  // "layers.<i>." + one of "attention_norm", "q", "k", "v", "o", "ffn_norm", "gate", "up", "down".
+  // "layers.<i>." + one of "attention_norm", "q", "k", "v", "o", "ffn_norm", "gate", "up", "down", and where the
+  // configuration has them "q_bias", "k_bias", "v_bias" and "q_norm", "k_norm" (one weight a dimension of a head).
   // All shapes are checked against config() when the file is opened. NOT_FOUND names the missing tensor.
   virtual absl::StatusOr<const TensorView*> Tensor(const std::string& canonical_name) const = 0;
   virtual const std::vector<std::string>& TensorNames() const = 0;

@@ -1,5 +1,5 @@
-// How many elements and bytes make up one block of each stored tensor type, and how many bytes a tensor takes.
-// The conversion to float is DequantizeRows in model_file.h. Pure functions, safe from any thread.
+// The stored tensor types: their names, how many elements and bytes make up one block of each, and how many bytes a
+// tensor takes. The conversion to float is DequantizeRows in model_file.h. Pure functions, safe from any thread.
 #ifndef EPIC_ENGINE_FILES_TENSOR_LAYOUT_H_
 #define EPIC_ENGINE_FILES_TENSOR_LAYOUT_H_
 
@@ -18,6 +18,15 @@ struct BlockLayout {
 };
 
 BlockLayout BlockLayoutOf(TensorType type);
+
+// Every type that DequantizeRows converts.
+std::span<const TensorType> RunTensorTypes();
+
+// Their names in one line, for the sentence that refuses another one: "F32, F16, ... and Q6_K".
+std::string RunTensorTypesText();
+
+// The type that GGUF has under this number, or nothing where it is none that DequantizeRows converts.
+std::optional<TensorType> TensorTypeFromGguf(uint32_t stored_type);
 
 // Bytes of a tensor of `shape`, or nothing where a dimension is below 1, the product exceeds kTensorElementsMax, or the
 // last dimension is no multiple of the type's block.

@@ -4,7 +4,7 @@
     python3 tests/golden/make_dequantize_golden.py
 
 For each tensor type it writes to tests/golden/dequantize/:
-  TYPE.blocks.bin  random valid blocks as a GGUF file stores them, rows of 64 elements
+  TYPE.blocks.bin  random valid blocks as a GGUF file stores them, rows of two blocks (of 64 elements where there are none)
   TYPE.floats.bin  what gguf.quants.dequantize makes of them, little-endian float32
 
 Scales cover normal, denormal, zero and negative halves up to the largest finite one; quantised bytes are uniform.
@@ -15,7 +15,17 @@ import pathlib
 import gguf
 import numpy as np
 
-ROW_ELEMENTS = 64
+PLAIN_ROW_ELEMENTS = 64
+BLOCKS_PER_ROW = 2
+# Where in a block its halves (scale, minimum) lie; every other byte may hold anything.
+HALVES_AT = {
+    "Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2],
+    "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+}
+ROWS = {
+    "F32": 8, "F16": 24, "BF16": 16, "Q8_0": 32, "Q4_0": 32, "Q4_1": 32, "Q5_0": 32, "Q5_1": 32,
+    "Q2_K": 8, "Q3_K": 8, "Q4_K": 8, "Q5_K": 8, "Q6_K": 8,
+}
 OUT = pathlib.Path(__file__).resolve().parent / "dequantize"
 
 
@@ -31,8 +41,13 @@ def random_halves(rng, count):
     return bits
 
 
+def row_elements(qtype):
+    block_elements, _ = gguf.GGML_QUANT_SIZES[qtype]
+    return PLAIN_ROW_ELEMENTS if block_elements == 1 else block_elements * BLOCKS_PER_ROW
+
+
 def blocks_of(rng, qtype, rows):
-    elements = rows * ROW_ELEMENTS
+    elements = rows * row_elements(qtype)
     if qtype == gguf.GGMLQuantizationType.F32:
         bits = rng.integers(0, 1 << 32, elements, dtype=np.uint32)
         bits = np.where((bits & 0x7F800000) == 0x7F800000, bits & 0xBFFFFFFF, bits).astype(np.uint32)
@@ -45,20 +60,19 @@ def blocks_of(rng, qtype, rows):
         return bits.view(np.uint8).reshape(rows, -1)
     block_elements, block_bytes = gguf.GGML_QUANT_SIZES[qtype]
     count = elements // block_elements
-    halves = 2 if qtype == gguf.GGMLQuantizationType.Q4_1 else 1
-    scales = np.stack([rng.permutation(random_halves(rng, count)) for _ in range(halves)], axis=1)
-    payload = rng.integers(0, 256, (count, block_bytes - 2 * halves), dtype=np.uint8)
-    return np.concatenate([scales.view(np.uint8), payload], axis=1).reshape(rows, -1)
+    blocks = rng.integers(0, 256, (count, block_bytes), dtype=np.uint8)
+    for at in HALVES_AT[qtype.name]:
+        blocks[:, at : at + 2] = rng.permutation(random_halves(rng, count)).view(np.uint8).reshape(count, 2)
+    return blocks.reshape(rows, -1)
 
 
 def main():
     OUT.mkdir(exist_ok=True)
-    rows_by_type = {"F32": 8, "F16": 24, "BF16": 16, "Q8_0": 32, "Q4_0": 32, "Q4_1": 32}
-    for seed, (name, rows) in enumerate(rows_by_type.items()):
+    for seed, (name, rows) in enumerate(ROWS.items()):
         qtype = gguf.GGMLQuantizationType[name]
         blocks = blocks_of(np.random.default_rng(20 + seed), qtype, rows)
         floats = gguf.quants.dequantize(blocks, qtype).astype("<f4")
-        assert floats.size == rows * ROW_ELEMENTS and np.isfinite(floats).all()
+        assert floats.size == rows * row_elements(qtype) and np.isfinite(floats).all()
         (OUT / f"{name}.blocks.bin").write_bytes(blocks.tobytes())
         (OUT / f"{name}.floats.bin").write_bytes(floats.tobytes())
         print(f"{name}: {rows} rows, {blocks.size} bytes of blocks")
