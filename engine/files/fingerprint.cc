@@ -61,6 +61,14 @@ std::string TokenizerDigest(const TokenizerSpec& tokenizer) {
   }
   text += fmt::format("merges {}\n", tokenizer.merges.size());
   for (const std::string& merge : tokenizer.merges) AppendField(merge, text);
+  text += fmt::format("nfc {} ignore_merges {} space_prefix {} unless_space {} decode_strips_space {}\n",
+                      tokenizer.normalizes_nfc, tokenizer.ignore_merges, static_cast<int>(tokenizer.space_prefix),
+                      tokenizer.space_prefix_unless_space, tokenizer.decode_strips_space);
+  text += fmt::format("scores {}\n", tokenizer.scores.size());
+  for (const float score : tokenizer.scores) text += fmt::format("{:a} ", score);
+  for (const auto& [id, rule] : tokenizer.added_rules) {
+    text += fmt::format("added {} {} {} {}\n", id, rule.strips_left, rule.strips_right, rule.in_normalized_text);
+  }
   return Sha256HexOfText(text);
 }
 

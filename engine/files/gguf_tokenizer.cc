@@ -82,6 +82,10 @@ absl::StatusOr<TokenizerSpec> TokenizerFromGguf(const GgufFile& file) {
   EPIC_RETURN_IF_ERROR(ReadTokens(file, spec));
   EPIC_ASSIGN_OR_RETURN(spec.bos_id, TokenId(file, "tokenizer.ggml.bos_token_id"));
   EPIC_ASSIGN_OR_RETURN(spec.eos_id, TokenId(file, "tokenizer.ggml.eos_token_id"));
+  for (const char* key : {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
+    EPIC_ASSIGN_OR_RETURN(const std::optional<int32_t> stop, TokenId(file, key));
+    if (stop.has_value()) spec.stop_ids.push_back(*stop);
+  }
   EPIC_ASSIGN_OR_RETURN(const std::optional<bool> add_bos, file.Bool("tokenizer.ggml.add_bos_token"));
   spec.add_bos = add_bos.value_or(false);
   for (const char* key : {"tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_sep_token"}) {

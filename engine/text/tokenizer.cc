@@ -1,5 +1,6 @@
 #include "engine/text/tokenizer.h"
 
+#include <algorithm>
 #include <array>
 #include <functional>
 #include <limits>
@@ -53,13 +54,14 @@ class ByteLevelBpeTokenizer final : public Tokenizer {
   absl::Status Build();
 
   absl::StatusOr<Encoding> EncodeText(std::string_view text) const override;
-  absl::StatusOr<std::vector<int32_t>> EncodeWithSpecials(std::string_view text) const override;
+  absl::StatusOr<std::vector<int32_t>> EncodePieces(std::span<const TextPiece> pieces, bool at_start) const override;
   std::string DecodeToken(int32_t id, bool with_specials) const override;
   int32_t vocab_size() const override { return static_cast<int32_t>(spec_.tokens.size()); }
   bool IsControl(int32_t id) const override { return IsKnown(id) && IsSpecial(spec_.kinds[id]); }
   std::optional<int32_t> TokenId(std::string_view token) const override;
   std::optional<int32_t> sequence_start_id() const override { return spec_.add_bos ? spec_.bos_id : std::nullopt; }
   std::optional<int32_t> eos_id() const override { return spec_.eos_id; }
+  std::span<const int32_t> stop_ids() const override { return spec_.stop_ids; }
 
  private:
   bool IsKnown(int32_t id) const { return id >= 0 && id < vocab_size(); }
@@ -71,7 +73,7 @@ class ByteLevelBpeTokenizer final : public Tokenizer {
   // Appends the tokens of text[begin, end), in which only user-defined tokens are recognised.
   void EncodeStretch(std::string_view text, size_t begin, size_t end, Encoding& encoding) const;
   // Appends the tokens of text[begin, end), in which nothing but merges is left to do.
-  void EncodePieces(std::string_view text, size_t begin, size_t end, Encoding& encoding) const;
+  void EncodePlain(std::string_view text, size_t begin, size_t end, Encoding& encoding) const;
 
   TokenizerSpec spec_;              // merges and chat template are dropped once built
   std::vector<std::string> bytes_;  // what each token decodes to, by id
@@ -101,15 +103,21 @@ absl::Status ByteLevelBpeTokenizer::CheckSpecialIds() {
     return absl::InvalidArgumentError(
         fmt::format("the vocabulary has {} tokens but {} token kinds", spec_.tokens.size(), spec_.kinds.size()));
   }
-  const std::pair<const char*, std::optional<int32_t>> special_ids[] = {{"BOS", spec_.bos_id}, {"EOS", spec_.eos_id}};
+  if (spec_.eos_id) spec_.stop_ids.push_back(*spec_.eos_id);
+  std::vector<std::pair<const char*, int32_t>> special_ids;
+  if (spec_.bos_id) special_ids.emplace_back("BOS", *spec_.bos_id);
+  if (spec_.eos_id) special_ids.emplace_back("EOS", *spec_.eos_id);
+  for (const int32_t id : spec_.stop_ids) special_ids.emplace_back("stop", id);
   for (const auto& [name, id] : special_ids) {
-    if (!id) continue;
-    if (!IsKnown(*id)) {
+    if (!IsKnown(id)) {
       return absl::InvalidArgumentError(
-          fmt::format("the {} token's id {} is outside the vocabulary of {} tokens", name, *id, vocab_size()));
+          fmt::format("the {} token's id {} is outside the vocabulary of {} tokens", name, id, vocab_size()));
     }
-    if (spec_.kinds[*id] == TokenKind::kUserDefined) spec_.kinds[*id] = TokenKind::kControl;
+    TokenKind& kind = spec_.kinds[id];
+    if (kind == TokenKind::kUserDefined || kind == TokenKind::kNormal) kind = TokenKind::kControl;
   }
+  std::sort(spec_.stop_ids.begin(), spec_.stop_ids.end());
+  spec_.stop_ids.erase(std::unique(spec_.stop_ids.begin(), spec_.stop_ids.end()), spec_.stop_ids.end());
   if (spec_.add_bos && !spec_.bos_id) {
     return absl::InvalidArgumentError("the tokenizer starts sequences with a BOS token but names none");
   }
@@ -206,7 +214,7 @@ void ByteLevelBpeTokenizer::IndexWholePieces() {
   }
 }
 
-void ByteLevelBpeTokenizer::EncodePieces(std::string_view text, size_t begin, size_t end, Encoding& encoding) const {
+void ByteLevelBpeTokenizer::EncodePlain(std::string_view text, size_t begin, size_t end, Encoding& encoding) const {
   const std::string_view stretch = text.substr(begin, end - begin);
   std::vector<BytePairMerger::Token> tokens;
   for (size_t position = 0; position < stretch.size();) {
@@ -231,7 +239,7 @@ void ByteLevelBpeTokenizer::EncodeStretch(std::string_view text, size_t begin, s
   const std::string_view stretch = text.substr(0, end);
   while (begin < end) {
     const std::optional<AddedTokens::Match> match = user_defined_tokens_.FindFirst(stretch, begin);
-    EncodePieces(text, begin, match ? match->begin : end, encoding);
+    EncodePlain(text, begin, match ? match->begin : end, encoding);
     if (!match) break;
     encoding.ids.push_back(match->id);
     encoding.byte_ends.push_back(match->end);
@@ -256,17 +264,28 @@ absl::StatusOr<Tokenizer::Encoding> ByteLevelBpeTokenizer::EncodeText(std::strin
   return encoding;
 }
 
-absl::StatusOr<std::vector<int32_t>> ByteLevelBpeTokenizer::EncodeWithSpecials(std::string_view text) const {
-  EPIC_RETURN_IF_ERROR(CheckUtf8(text));
+absl::StatusOr<std::vector<int32_t>> ByteLevelBpeTokenizer::EncodePieces(std::span<const TextPiece> pieces,
+                                                                         bool /*at_start*/) const {
   Encoding encoding;
-  size_t begin = 0;
-  while (begin < text.size()) {
-    const std::optional<AddedTokens::Match> match = control_tokens_.FindFirst(text, begin);
-    EncodeStretch(text, begin, match ? match->begin : text.size(), encoding);
-    if (!match) break;
-    encoding.ids.push_back(match->id);
-    begin = match->end;
+  std::string run;  // what has stood since the last control token
+  const auto end_run = [&] {
+    EncodeStretch(run, 0, run.size(), encoding);
+    run.clear();
+  };
+  for (const TextPiece& piece : pieces) {
+    EPIC_RETURN_IF_ERROR(CheckUtf8(piece.text));
+    size_t begin = 0;
+    while (piece.specials) {
+      const std::optional<AddedTokens::Match> match = control_tokens_.FindFirst(piece.text, begin);
+      if (!match) break;
+      run += piece.text.substr(begin, match->begin - begin);
+      end_run();
+      encoding.ids.push_back(match->id);
+      begin = match->end;
+    }
+    run += piece.text.substr(begin);
   }
+  end_run();
   return std::move(encoding.ids);
 }
 
@@ -295,6 +314,11 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(TokenizerSpec spec)
   auto tokenizer = std::make_unique<ByteLevelBpeTokenizer>(std::move(spec));
   EPIC_RETURN_IF_ERROR(tokenizer->Build());
   return tokenizer;
+}
+
+absl::StatusOr<std::vector<int32_t>> Tokenizer::EncodeWithSpecials(std::string_view text) const {
+  const TextPiece piece = {text, true};
+  return EncodePieces({&piece, 1}, true);
 }
 
 std::string Tokenizer::Decode(std::span<const int32_t> ids, bool with_specials) const {

@@ -30,6 +30,13 @@
 
 namespace epic {
 
+// A part of a prompt's text. Control tokens are recognised only inside pieces with `specials`: the literal text of a
+// chat template, never text of users.
+struct TextPiece {
+  std::string_view text;
+  bool specials = false;
+};
+
 class Tokenizer {
  public:
   // UNIMPLEMENTED for a tokenizer model or pre-tokenizer that we do not run exactly, INVALID_ARGUMENT for an
@@ -48,12 +55,20 @@ class Tokenizer {
   };
 
   // Encodes user text: special tokens are never recognised in it, so "<|im_end|>" becomes ordinary tokens. No BOS is
-  // added. Bytes that are not UTF-8 are INVALID_ARGUMENT, naming the byte's position.
+  // added, and no space that stands for the beginning of a prompt. Bytes that are not UTF-8 are INVALID_ARGUMENT,
+  // naming the byte's position.
   virtual absl::StatusOr<Encoding> EncodeText(std::string_view text) const = 0;
+
+  // The ids of all pieces' text put together, as the reference encodes the whole: what stands between two control
+  // tokens is encoded as one text, so that a template's literal text merges with the content beside it. A control token
+  // never reaches across the edge of its piece. No BOS is added. `at_start`: the text begins the prompt, which is where
+  // tokenizers of SentencePiece's kind put a space before it; text behind a chunk continues and gets none.
+  // Bytes that are not UTF-8 are INVALID_ARGUMENT, naming the byte's position in its piece.
+  virtual absl::StatusOr<std::vector<int32_t>> EncodePieces(std::span<const TextPiece> pieces, bool at_start) const = 0;
 
   // Encodes with control and user-defined tokens recognised, for chat templates only; never for text of users.
   // Control tokens are found first, the longest at the leftmost place; user-defined ones in what is left between them.
-  virtual absl::StatusOr<std::vector<int32_t>> EncodeWithSpecials(std::string_view text) const = 0;
+  absl::StatusOr<std::vector<int32_t>> EncodeWithSpecials(std::string_view text) const;
 
   // The bytes of one token. Control tokens decode to nothing unless `with_specials`. An id outside [0, vocab_size())
   // decodes to nothing: a model may have more logits than its vocabulary has tokens.
@@ -68,6 +83,8 @@ class Tokenizer {
   // BOS where the model's own tokenizer starts a sequence with one (docs/linking.md, "Beginning of sequence").
   virtual std::optional<int32_t> sequence_start_id() const = 0;
   virtual std::optional<int32_t> eos_id() const = 0;
+  // Every token that ends a generation: EOS and TokenizerSpec::stop_ids, ascending, each once. All are control.
+  virtual std::span<const int32_t> stop_ids() const = 0;
 };
 
 // Turns a stream of tokens into a stream of whole UTF-8 characters. One object a sequence; not thread-safe.
