@@ -81,17 +81,21 @@ class DenseLinker:
     def weight(self, layer: int, part: str) -> torch.Tensor:
         return self.weights[f"model.layers.{layer}.{part}.weight"]
 
+    def optional(self, layer: int, part: str, kind: str = "weight") -> torch.Tensor | None:
+        """What only some families have."""
+        return self.weights.get(f"model.layers.{layer}.{part}.{kind}")
+
     def norm(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         wide = hidden.float() if self.precision is Precision.BF16 else hidden
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.sizes.rms_epsilon)
         return weight * (wide * scale).to(self.dtype)
 
     def rotate(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Rotary embedding of [heads, rows, head_dim] at `positions`, half-split pairs."""
+        """Rotary embedding of [heads, rows, head_dim] at `positions`, half-split pairs; stretched where YaRN asks."""
         half = self.sizes.head_dim // 2
-        frequencies = self.sizes.rope_base ** (-torch.arange(half, dtype=torch.float64) / half)
-        angles = positions.double()[:, None] * frequencies
-        cosine, sine = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+        angles = positions.double()[:, None] * torch.tensor(self.sizes.frequencies, dtype=torch.float64)
+        stretch = self.sizes.attention_factor
+        cosine, sine = (angles.cos() * stretch).to(self.dtype), (angles.sin() * stretch).to(self.dtype)
         first, second = states[..., :half], states[..., half:]
         return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
@@ -100,13 +104,16 @@ class DenseLinker:
         normed = self.norm(hidden, self.weight(layer, "input_layernorm"))
 
         def heads(part):
-            flat = normed @ self.weight(layer, part).T
+            flat = torch.nn.functional.linear(normed, self.weight(layer, part), self.optional(layer, part, "bias"))
             return flat.reshape(flat.shape[0], -1, self.sizes.head_dim).transpose(0, 1)
 
         q, k, v = heads("self_attn.q_proj"), heads("self_attn.k_proj"), heads("self_attn.v_proj")
+        q_norm, k_norm = self.optional(layer, "self_attn.q_norm"), self.optional(layer, "self_attn.k_norm")
+        q = q if q_norm is None else self.norm(q, q_norm)
+        k = k if k_norm is None else self.norm(k, k_norm)
         if self.precision is Precision.ROUNDED_KV:
             stored = self.rotate(k, positions).to(torch.bfloat16).to(self.dtype)
-            k = self.rotate(stored, -positions)
+            k = self.rotate(stored, -positions) / self.sizes.attention_factor**2
             v = v.to(torch.bfloat16).to(self.dtype)
         return q, k, v
 

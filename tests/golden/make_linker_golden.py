@@ -23,6 +23,7 @@ LINKERS = ["full", "naive", "naive-last", "cacheblend:15", "legolink:0", "legoli
            WHOLE_CHUNKS]
 SHIFT = 5000
 CONTEXT_SHIFT = 777
+TINY_LONG_CHUNK_SEED = 126
 TOLERANCE_FACTOR = 1.5
 NEAR = 0.01
 HEAD_TEXT = "<|im_start|>system\nYou answer from the documents.<|im_end|>\n<|im_start|>user\n"
@@ -51,14 +52,14 @@ class Builder:
         return Segment(kind, tuple(generator.randrange(3, self.vocab_size) for _ in range(length)), prefix)
 
 
-def random_cases(build: Builder) -> dict[str, list[Segment]]:
+def random_cases(build: Builder, long_chunk_seed: int) -> dict[str, list[Segment]]:
     head, question, r = build.fresh(HEAD_TEXT), build.fresh(QUESTION_TEXT), build.random
     # The seeds of the longest chunks were picked so that CacheBlend's choice has a wide margin (4 % and more).
     twice = r("chunk", 64, 30)
     context = r("fresh", 40, 50)
     return {
-        "head-chunks-question": [head, r("chunk", 70, 10), r("chunk", 33, 11), r("fresh", 9, 12), r("chunk", 128, 126),
-                                 r("chunk", 5, 14), question],
+        "head-chunks-question": [head, r("chunk", 70, 10), r("chunk", 33, 11), r("fresh", 9, 12),
+                                 r("chunk", 128, long_chunk_seed), r("chunk", 5, 14), question],
         "starts-with-chunk": [r("chunk", 90, 20), r("fresh", 7, 21), r("chunk", 48, 22), r("chunk", 130, 174), question],
         "same-chunk-twice": [head, twice, r("fresh", 11, 31), twice, r("chunk", 100, 158), question],
         "adjacent-chunks": [r("fresh", 6, 40), r("chunk", 100, 41), r("chunk", 17, 42), r("chunk", 16, 43),
@@ -191,14 +192,14 @@ def check_one_chunk_at_the_start(exact: DenseLinker, build: Builder, sinks) -> N
         require_equal(f"one chunk at the start, {linker}", exact.link(segments, linker, sinks).logits[-1], full)
 
 
-def golden_case(linkers, name: str, segments: list[Segment], sinks, ids) -> dict:
+def golden_case(linkers, name: str, segments: list[Segment], sinks, ids, chosen: list[str]) -> dict:
     """All linkers for one prompt; a chunk with a context of its own: `naive` alone, which must then equal `full`."""
     exact = linkers[Precision.EXACT]
     has_context = any(segment.prefix for segment in segments)
     total = sum(len(segment.tokens) for segment in segments)
     print(f"{name}: {total} tokens", flush=True)
     results, last = [], {}
-    for linker in ["full", "naive"] if has_context else LINKERS:
+    for linker in ["full", "naive"] if has_context else chosen:
         if linker == WHOLE_CHUNKS:
             result, last[linker] = copied_result(exact, segments, linker, sinks, ids, results[0])
         else:
@@ -220,7 +221,8 @@ def golden_case(linkers, name: str, segments: list[Segment], sinks, ids) -> dict
         require_equal("behind its context, naive is full", last["naive"], last["full"])
     else:
         shift = SHIFT
-        require_equal("whole chunks recomputed, legolink is full", last[WHOLE_CHUNKS], last["full"])
+        whole = exact.link(segments, WHOLE_CHUNKS, sinks).logits[-1]
+        require_equal("whole chunks recomputed, legolink is full", whole, last["full"])
     if has_context or name == "head-chunks-question":
         for linker in last if len(ids) == exact.sizes.vocab_size else ["naive"]:
             moved = exact.link(segments, linker, sinks, position_offset=shift).logits[-1]
@@ -229,31 +231,42 @@ def golden_case(linkers, name: str, segments: list[Segment], sinks, ids) -> dict
     return {**case, "results": results}
 
 
+def write_golden(path: pathlib.Path, output: pathlib.Path, name: str, case_names: list[str] | None = None,
+                 chosen: list[str] | None = None, long_chunk_seed: int = TINY_LONG_CHUNK_SEED) -> None:
+    """`case_names`, `chosen` (linkers, `full` first): by default all. `long_chunk_seed`: of the longest chunk of
+    `head-chunks-question`, picked so that CacheBlend's choice has a wide margin."""
+    sizes, weights = reference_weights.load(path)
+    weights = {key: value.double() for key, value in weights.items()}
+    build = Builder(path, sizes.vocab_size)
+    small = sizes.vocab_size <= golden_format.WHOLE_VOCABULARY
+    cases = random_cases(build, long_chunk_seed) if small else text_cases(build)
+    sinks = build.ids(HEAD_TEXT)[:4]
+    linkers = {precision: DenseLinker(sizes, weights, precision) for precision in Precision}
+    check_against_transformers(linkers[Precision.EXACT], path, cases["head-chunks-question"])
+    check_one_chunk_at_the_start(linkers[Precision.EXACT], build, sinks)
+
+    ids = golden_format.fixed_ids(sizes.vocab_size)
+    golden_format.write_json(output, {
+        "schema": "epic-linker-golden-1",
+        "model": name,
+        "vocab_size": sizes.vocab_size,
+        "sink_tokens": list(sinks),
+        "logit_ids": ids,
+        "cases": [golden_case(linkers, case, segments, sinks, ids, chosen or LINKERS)
+                  for case, segments in cases.items() if not case_names or case in case_names],
+    })
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("output", type=pathlib.Path)
     parser.add_argument("--name", help="the model's name in the output, by default the file's")
+    parser.add_argument("--case", action="append", help="by default all")
+    parser.add_argument("--linker", action="append", help="`full` first; by default all")
     arguments = parser.parse_args()
-
-    sizes, weights = reference_weights.load(arguments.model)
-    build = Builder(arguments.model, sizes.vocab_size)
-    small = sizes.vocab_size <= golden_format.WHOLE_VOCABULARY
-    cases = random_cases(build) if small else text_cases(build)
-    sinks = build.ids(HEAD_TEXT)[:4]
-    linkers = {precision: DenseLinker(sizes, weights, precision) for precision in Precision}
-    check_against_transformers(linkers[Precision.EXACT], arguments.model, cases["head-chunks-question"])
-    check_one_chunk_at_the_start(linkers[Precision.EXACT], build, sinks)
-
-    ids = golden_format.fixed_ids(sizes.vocab_size)
-    golden_format.write_json(arguments.output, {
-        "schema": "epic-linker-golden-1",
-        "model": arguments.name or arguments.model.stem,
-        "vocab_size": sizes.vocab_size,
-        "sink_tokens": list(sinks),
-        "logit_ids": ids,
-        "cases": [golden_case(linkers, name, segments, sinks, ids) for name, segments in cases.items()],
-    })
+    write_golden(arguments.model, arguments.output, arguments.name or arguments.model.stem, arguments.case,
+                 arguments.linker)
 
 
 if __name__ == "__main__":

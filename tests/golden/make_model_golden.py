@@ -2,9 +2,9 @@
 
     python make_model_golden.py MODEL OUTPUT.json [--name NAME]
 
-MODEL is a safetensors folder or a GGUF file. README.md describes the output. Before anything is written, a GGUF file is
+MODEL is a safetensors folder or a GGUF file. README.md describes the output. Before anything is written, the file is
 checked by a second way of loading it: its tensors, dequantised by gguf.quants and put back into half-split order, must
-give the same logits in LlamaForCausalLM.
+give the same logits in the bare architecture, turned by the frequencies that reference_weights.py computes.
 """
 
 import argparse
@@ -21,6 +21,12 @@ import reference_weights
 TINY_TOKENS = 416
 DEFAULT_POSITIONS = 24
 GREEDY_TOKENS = 16
+ARCHITECTURES = {
+    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+    "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
+    "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
+    "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
+}
 
 
 def load_with_transformers(path: pathlib.Path, dtype: torch.dtype):
@@ -35,7 +41,8 @@ def load_with_transformers(path: pathlib.Path, dtype: torch.dtype):
 def load_independently(path: pathlib.Path, dtype: torch.dtype):
     """The same model without transformers' loaders: our own reading of the file, put into the bare architecture."""
     sizes, weights = reference_weights.load(path)
-    config = transformers.LlamaConfig(
+    config_class, model_class = ARCHITECTURES[sizes.model_type]
+    config = config_class(
         vocab_size=sizes.vocab_size,
         hidden_size=sizes.width,
         intermediate_size=sizes.ffn_width,
@@ -45,15 +52,19 @@ def load_independently(path: pathlib.Path, dtype: torch.dtype):
         head_dim=sizes.head_dim,
         max_position_embeddings=sizes.context_length,
         rms_norm_eps=sizes.rms_epsilon,
-        rope_parameters={"rope_type": "default", "rope_theta": sizes.rope_base},
         tie_word_embeddings=sizes.tied_embeddings,
         attn_implementation="eager",
+        **({"sliding_window": None} if sizes.model_type == "mistral" else {}),
     )
-    model = transformers.LlamaForCausalLM(config)
+    model = model_class(config)
     missing, unexpected = model.load_state_dict(weights, strict=False)
     if unexpected or any(name != "lm_head.weight" or not sizes.tied_embeddings for name in missing):
         raise ValueError(f"{path}: weights missing {missing}, unexpected {unexpected}")
-    return model.to(dtype).eval()
+    turning = model.model.rotary_emb
+    model = model.to(dtype)
+    turning.inv_freq = torch.tensor(sizes.frequencies, dtype=torch.float64)
+    turning.attention_scaling = sizes.attention_factor
+    return model.eval()
 
 
 def prompt_tokens(path: pathlib.Path, vocab_size: int) -> list[int]:
@@ -100,35 +111,28 @@ def greedy(model, ids: torch.Tensor) -> tuple[list[int], list[float]]:
     return tokens, margins
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=pathlib.Path)
-    parser.add_argument("output", type=pathlib.Path)
-    parser.add_argument("--name", help="the model's name in the output, by default the file's")
-    parser.add_argument("--positions", type=int, default=DEFAULT_POSITIONS, help="how many positions are recorded")
-    arguments = parser.parse_args()
-
-    model = load_with_transformers(arguments.model, torch.float32)
+def write_golden(path: pathlib.Path, output: pathlib.Path, name: str, position_count: int) -> None:
+    model = load_with_transformers(path, torch.float32)
     vocab_size = model.config.vocab_size
-    tokens = prompt_tokens(arguments.model, vocab_size)
+    tokens = prompt_tokens(path, vocab_size)
     if len(tokens) < 300:
         raise ValueError(f"expected a prompt of at least 300 tokens, found {len(tokens)}")
     ids = torch.tensor([tokens])
     with torch.no_grad():
         reference = model(ids).logits[0]
-        exact = load_independently(arguments.model, torch.float64)(ids).logits[0]
-        half = load_with_transformers(arguments.model, torch.bfloat16)(ids).logits[0].float()
+        exact = load_independently(path, torch.float64)(ids).logits[0]
+        half = load_with_transformers(path, torch.bfloat16)(ids).logits[0].float()
 
     rounding = golden_format.errors(reference, exact)
     if rounding["max_abs"] > 2e-4 * float(exact.abs().max()):
-        raise ValueError(f"two ways of loading {arguments.model} disagree: {rounding}")
+        raise ValueError(f"two ways of loading {path} disagree: {rounding}")
 
-    positions = selected_positions(len(tokens), arguments.positions)
+    positions = selected_positions(len(tokens), position_count)
     recorded_ids = golden_format.fixed_ids(vocab_size)
     greedy_tokens, greedy_margins = greedy(model, ids)
     document = {
         "schema": "epic-model-golden-1",
-        "model": arguments.name or arguments.model.stem,
+        "model": name,
         "vocab_size": vocab_size,
         "tokens": tokens,
         "attention_entropy": golden_format.rounded([attention_entropy(model, ids)])[0],
@@ -146,10 +150,20 @@ def main() -> None:
             for p in positions
         ],
     }
-    golden_format.write_json(arguments.output, document)
+    golden_format.write_json(output, document)
     for key in ("attention_entropy", "bf16_error", "float32_error", "greedy_tokens", "greedy_margins"):
         print(key, document[key])
     print("tokens", len(tokens), "logit deviation", float(reference.std()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=pathlib.Path)
+    parser.add_argument("output", type=pathlib.Path)
+    parser.add_argument("--name", help="the model's name in the output, by default the file's")
+    parser.add_argument("--positions", type=int, default=DEFAULT_POSITIONS, help="how many positions are recorded")
+    arguments = parser.parse_args()
+    write_golden(arguments.model, arguments.output, arguments.name or arguments.model.stem, arguments.positions)
 
 
 if __name__ == "__main__":
