@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/status_macros.h"
+#include "engine/files/rotation.h"
 #include "fmt/format.h"
 
 namespace epic {
@@ -15,8 +16,23 @@ namespace {
 constexpr int kProductRows = 96;
 constexpr int kTaskPanelsMax = 16;
 constexpr int kRowsPerTask = 8;  // of row-wise work
+constexpr int32_t kRotationPositionsMin = 1024;
 
 constexpr int CeilDivide(int a, int b) { return (a + b - 1) / b; }
+
+// How many positions of the rotation the batch may ask for: those of its rows, and those that a query has as seen from
+// a chunk that was compiled behind something (its first stored position lies that far in).
+int32_t PositionsOf(const RowBatch& batch) {
+  int32_t first_position = 0;
+  for (const RowGroup& group : batch.groups) {
+    for (const KvPlan& plan : group.kv->plans) {
+      for (const SharedSegment& segment : plan.shared) {
+        first_position = std::max(first_position, segment.chunk->view().info().first_position);
+      }
+    }
+  }
+  return 1 + first_position + *std::max_element(batch.positions.begin(), batch.positions.end());
+}
 
 }  // namespace
 
@@ -29,12 +45,15 @@ absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(const ModelFile& 
   }
   std::unique_ptr<CpuBackend> backend(new CpuBackend(file, kernels, threads));
   EPIC_RETURN_IF_ERROR(backend->LoadWeights(file));
-  backend->BuildRotationTable();
   return backend;
 }
 
 CpuBackend::CpuBackend(const ModelFile& file, const CpuKernels* kernels, int threads)
-    : file_(file), config_(file.config()), kernels_(kernels), pool_(threads) {
+    : file_(file),
+      config_(file.config()),
+      kernels_(kernels),
+      pool_(threads),
+      frequencies_(RotationFrequencies(config_)) {
   const size_t scratch = AttentionScratchFloats(config_.heads / config_.kv_heads, config_.head_dim);
   attention_scratch_.assign(threads, std::vector<float>(scratch));
 }
@@ -49,52 +68,75 @@ absl::Status CpuBackend::LoadRows(const ModelFile& file, const std::string& name
   const int rows = static_cast<int>(tensor->RowCount());
   const int columns = static_cast<int>(tensor->RowLength());
   const bool permute = is_rotated && file.RotationPairsAreAdjacent();
-  const int half = config_.head_dim / 2;
   pool_.ParallelFor(CeilDivide(rows, 64), [&](int64_t task, int) {
     std::vector<float> row(columns);
     for (int r = static_cast<int>(task) * 64; r < std::min(rows, static_cast<int>(task + 1) * 64); ++r) {
       DequantizeRows(*tensor, r, r + 1, row);
-      int to = r;
-      if (permute) {
-        const int inside = r % config_.head_dim;
-        to = r - inside + inside / 2 + (inside % 2) * half;
-      }
-      matrix.SetRow(first_output + to, row.data());
+      matrix.SetRow(first_output + (permute ? HalfSplitRow(r) : r), row.data());
     }
   });
   return absl::OkStatus();
 }
 
-absl::Status CpuBackend::LoadWeights(const ModelFile& file) {
-  const auto load_vector = [&](const std::string& name, std::vector<float>& out) -> absl::Status {
-    EPIC_ASSIGN_OR_RETURN(const TensorView* tensor, file.Tensor(name));
-    out.resize(tensor->ElementCount());
-    DequantizeRows(*tensor, 0, tensor->RowCount(), out);
-    weight_bytes_ += out.size() * sizeof(float);
-    return absl::OkStatus();
-  };
+// Where row `row` of q or k belongs whose head is stored with adjacent rotation pairs.
+int CpuBackend::HalfSplitRow(int row) const {
+  const int inside = row % config_.head_dim;
+  return row - inside + inside / 2 + (inside % 2) * (config_.head_dim / 2);
+}
+
+absl::Status CpuBackend::LoadVector(const ModelFile& file, const std::string& name, std::vector<float>& out) {
+  EPIC_ASSIGN_OR_RETURN(const TensorView* tensor, file.Tensor(name));
+  out.resize(tensor->ElementCount());
+  DequantizeRows(*tensor, 0, tensor->RowCount(), out);
+  weight_bytes_ += out.size() * sizeof(float);
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::LoadQkvBias(const ModelFile& file, const std::string& prefix, Layer& layer) {
+  for (const char* name : {"q_bias", "k_bias", "v_bias"}) {
+    std::vector<float> part;
+    EPIC_RETURN_IF_ERROR(LoadVector(file, prefix + name, part));
+    const size_t begin = layer.qkv_bias.size();
+    layer.qkv_bias.resize(begin + part.size());
+    const bool permute = name[0] != 'v' && file.RotationPairsAreAdjacent();
+    for (size_t i = 0; i < part.size(); ++i) {
+      layer.qkv_bias[begin + (permute ? HalfSplitRow(static_cast<int>(i)) : i)] = part[i];
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::LoadLayer(const ModelFile& file, int index) {
   const int q = config_.heads * config_.head_dim;
   const int kv = config_.kv_heads * config_.head_dim;
-  layers_.resize(config_.layers);
-  for (int i = 0; i < config_.layers; ++i) {
-    Layer& layer = layers_[i];
-    const std::string prefix = fmt::format("layers.{}.", i);
-    EPIC_RETURN_IF_ERROR(load_vector(prefix + "attention_norm", layer.attention_norm));
-    EPIC_RETURN_IF_ERROR(load_vector(prefix + "ffn_norm", layer.ffn_norm));
-    layer.qkv = PackedMatrix(q + 2 * kv, config_.width);
-    EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "q", true, layer.qkv, 0));
-    EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "k", true, layer.qkv, q));
-    EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "v", false, layer.qkv, q + kv));
-    layer.output = PackedMatrix(config_.width, q);
-    EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "o", false, layer.output, 0));
-    layer.gate_up = PackedMatrix(2 * config_.ffn_width, config_.width);
-    EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "gate", false, layer.gate_up, 0));
-    EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "up", false, layer.gate_up, config_.ffn_width));
-    layer.down = PackedMatrix(config_.width, config_.ffn_width);
-    EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "down", false, layer.down, 0));
-    weight_bytes_ += layer.qkv.bytes() + layer.output.bytes() + layer.gate_up.bytes() + layer.down.bytes();
+  const std::string prefix = fmt::format("layers.{}.", index);
+  Layer& layer = layers_[index];
+  EPIC_RETURN_IF_ERROR(LoadVector(file, prefix + "attention_norm", layer.attention_norm));
+  EPIC_RETURN_IF_ERROR(LoadVector(file, prefix + "ffn_norm", layer.ffn_norm));
+  layer.qkv = PackedMatrix(q + 2 * kv, config_.width);
+  EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "q", true, layer.qkv, 0));
+  EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "k", true, layer.qkv, q));
+  EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "v", false, layer.qkv, q + kv));
+  if (config_.qkv_bias) EPIC_RETURN_IF_ERROR(LoadQkvBias(file, prefix, layer));
+  if (config_.qk_norm) {
+    EPIC_RETURN_IF_ERROR(LoadVector(file, prefix + "q_norm", layer.q_norm));
+    EPIC_RETURN_IF_ERROR(LoadVector(file, prefix + "k_norm", layer.k_norm));
   }
-  EPIC_RETURN_IF_ERROR(load_vector("final_norm", final_norm_));
+  layer.output = PackedMatrix(config_.width, q);
+  EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "o", false, layer.output, 0));
+  layer.gate_up = PackedMatrix(2 * config_.ffn_width, config_.width);
+  EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "gate", false, layer.gate_up, 0));
+  EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "up", false, layer.gate_up, config_.ffn_width));
+  layer.down = PackedMatrix(config_.width, config_.ffn_width);
+  EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "down", false, layer.down, 0));
+  weight_bytes_ += layer.qkv.bytes() + layer.output.bytes() + layer.gate_up.bytes() + layer.down.bytes();
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::LoadWeights(const ModelFile& file) {
+  layers_.resize(config_.layers);
+  for (int i = 0; i < config_.layers; ++i) EPIC_RETURN_IF_ERROR(LoadLayer(file, i));
+  EPIC_RETURN_IF_ERROR(LoadVector(file, "final_norm", final_norm_));
   EPIC_ASSIGN_OR_RETURN(embedding_, file.Tensor("embedding"));
   output_ = PackedMatrix(config_.vocab_size, config_.width);
   EPIC_RETURN_IF_ERROR(LoadRows(file, config_.tied_embeddings ? "embedding" : "output", false, output_, 0));
@@ -102,19 +144,22 @@ absl::Status CpuBackend::LoadWeights(const ModelFile& file) {
   return absl::OkStatus();
 }
 
-// Angles in double: position * base^(-2i / head_dim), so that a long context loses nothing to float.
-void CpuBackend::BuildRotationTable() {
+// Cosines and sines in double, rounded once; a scale of queries and keys (YaRN) is part of them. The table grows with
+// the positions that are used: a context of a million tokens would take half a gigabyte.
+void CpuBackend::ExtendRotationTable(int32_t positions) {
   const int half = config_.head_dim / 2;
-  rope_cos_.resize(static_cast<size_t>(config_.context_length) * half);
+  const auto known = static_cast<int32_t>(rope_cos_.size() / half);
+  if (positions <= known) return;
+  const int32_t wanted = std::max({positions, 2 * known, kRotationPositionsMin});
+  rope_cos_.resize(static_cast<size_t>(wanted) * half);
   rope_sin_.resize(rope_cos_.size());
-  std::vector<double> frequency(half);
-  for (int i = 0; i < half; ++i) frequency[i] = std::pow(config_.rope_base, -2.0 * i / config_.head_dim);
-  pool_.ParallelFor(CeilDivide(config_.context_length, 256), [&](int64_t task, int) {
-    const int end = std::min<int>(config_.context_length, static_cast<int>(task + 1) * 256);
-    for (int p = static_cast<int>(task) * 256; p < end; ++p) {
+  const double scale = config_.rope_scaling.attention_scale;
+  pool_.ParallelFor(CeilDivide(wanted - known, 256), [&](int64_t task, int) {
+    const int32_t begin = known + static_cast<int32_t>(task) * 256;
+    for (int32_t p = begin; p < std::min(wanted, begin + 256); ++p) {
       for (int i = 0; i < half; ++i) {
-        rope_cos_[static_cast<size_t>(p) * half + i] = static_cast<float>(std::cos(p * frequency[i]));
-        rope_sin_[static_cast<size_t>(p) * half + i] = static_cast<float>(std::sin(p * frequency[i]));
+        rope_cos_[static_cast<size_t>(p) * half + i] = static_cast<float>(scale * std::cos(p * frequencies_[i]));
+        rope_sin_[static_cast<size_t>(p) * half + i] = static_cast<float>(scale * std::sin(p * frequencies_[i]));
       }
     }
   });
@@ -208,14 +253,35 @@ void CpuBackend::WriteKv(const RowBatch& batch, int32_t layer) {
   }
 }
 
+// qkv_ = the rows' queries, keys and values, before the rotation.
+void CpuBackend::ProjectQkv(int rows, const Layer& layer, const float* hidden) {
+  Normalise(rows, hidden, layer.attention_norm, normed_.data());
+  const size_t stride = layer.qkv.padded_outputs();
+  Multiply(rows, normed_.data(), config_.width, layer.qkv, qkv_.data(), stride, false);
+  if (layer.qkv_bias.empty() && layer.q_norm.empty()) return;
+  pool_.ParallelFor(CeilDivide(rows, kRowsPerTask), [&](int64_t task, int) {
+    for (int r = static_cast<int>(task) * kRowsPerTask; r < std::min(rows, static_cast<int>(task + 1) * kRowsPerTask);
+         ++r) {
+      float* row = qkv_.data() + r * stride;
+      for (size_t i = 0; i < layer.qkv_bias.size(); ++i) row[i] += layer.qkv_bias[i];
+      if (layer.q_norm.empty()) continue;
+      for (int head = 0; head < config_.heads + config_.kv_heads; ++head) {
+        float* part = row + static_cast<size_t>(head) * config_.head_dim;
+        const std::vector<float>& weight = head < config_.heads ? layer.q_norm : layer.k_norm;
+        kernels_->rms_norm(part, weight.data(), config_.head_dim, config_.rms_epsilon, part);
+      }
+    }
+  });
+}
+
 void CpuBackend::RunLayers(const RowBatch& batch, int32_t layer_begin, int32_t layer_end, bool first_layer_kv_written,
                            float* hidden) {
   const int rows = batch.rows();
   ReserveRows(rows);
+  ExtendRotationTable(PositionsOf(batch));
   for (int32_t l = layer_begin; l < layer_end; ++l) {
     const Layer& layer = layers_[l];
-    Normalise(rows, hidden, layer.attention_norm, normed_.data());
-    Multiply(rows, normed_.data(), config_.width, layer.qkv, qkv_.data(), layer.qkv.padded_outputs(), false);
+    ProjectQkv(rows, layer, hidden);
     if (l != layer_begin || !first_layer_kv_written) WriteKv(batch, l);
     Attend(batch, l);
     Multiply(rows, attended_.data(), static_cast<size_t>(config_.heads) * config_.head_dim, layer.output, hidden,
@@ -242,9 +308,8 @@ void CpuBackend::FeedForward(int rows, const Layer& layer, float* hidden) {
 void CpuBackend::ProjectKv(const RowBatch& batch, int32_t layer, const float* hidden) {
   const int rows = batch.rows();
   ReserveRows(rows);
-  Normalise(rows, hidden, layers_[layer].attention_norm, normed_.data());
-  Multiply(rows, normed_.data(), config_.width, layers_[layer].qkv, qkv_.data(), layers_[layer].qkv.padded_outputs(),
-           false);
+  ExtendRotationTable(PositionsOf(batch));
+  ProjectQkv(rows, layers_[layer], hidden);
   WriteKv(batch, layer);
 }
 

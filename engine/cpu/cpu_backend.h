@@ -35,7 +35,10 @@ class CpuBackend : public Backend {
   struct Layer {
     std::vector<float> attention_norm;
     std::vector<float> ffn_norm;
-    PackedMatrix qkv;      // [q | k | v] outputs
+    PackedMatrix qkv;             // [q | k | v] outputs
+    std::vector<float> qkv_bias;  // one an output of qkv, or empty
+    std::vector<float> q_norm;    // one a dimension of a head, or empty
+    std::vector<float> k_norm;
     PackedMatrix output;   // attention output
     PackedMatrix gate_up;  // [gate | up] outputs
     PackedMatrix down;
@@ -44,13 +47,18 @@ class CpuBackend : public Backend {
 
   CpuBackend(const ModelFile& file, const CpuKernels* kernels, int threads);
   absl::Status LoadWeights(const ModelFile& file);
+  absl::Status LoadLayer(const ModelFile& file, int index);
   absl::Status LoadRows(const ModelFile& file, const std::string& name, bool is_rotated, PackedMatrix& matrix,
                         int first_output);
-  void BuildRotationTable();
+  absl::Status LoadVector(const ModelFile& file, const std::string& name, std::vector<float>& out);
+  absl::Status LoadQkvBias(const ModelFile& file, const std::string& prefix, Layer& layer);
+  int HalfSplitRow(int row) const;
+  void ExtendRotationTable(int32_t positions);
 
   void Normalise(int rows, const float* hidden, const std::vector<float>& weight, float* out);
   void Multiply(int rows, const float* input, size_t input_stride, const PackedMatrix& matrix, float* output,
                 size_t output_stride, bool accumulate);
+  void ProjectQkv(int rows, const Layer& layer, const float* hidden);
   void WriteKv(const RowBatch& batch, int32_t layer);
   void WriteRow(KvPlan& plan, int32_t layer, int32_t position, const float* keys, const float* values);
   void Attend(const RowBatch& batch, int32_t layer);
@@ -65,7 +73,8 @@ class CpuBackend : public Backend {
   std::vector<Layer> layers_;
   std::vector<float> final_norm_;
   PackedMatrix output_;
-  std::vector<float> rope_cos_;  // [position][head_dim / 2]
+  std::vector<double> frequencies_;  // [head_dim / 2]
+  std::vector<float> rope_cos_;      // [position][head_dim / 2], as far as any batch has reached
   std::vector<float> rope_sin_;
   size_t weight_bytes_ = 0;
 

@@ -66,7 +66,7 @@ struct CpuKernels {
   // [panel][inner][kPanelColumns] bf16. c has panel_count * kPanelColumns columns from `c` on.
   void (*multiply)(const float* a, size_t a_stride, int rows, const uint16_t* panels, int inner, int panel_count,
                    float* c, size_t c_stride, bool accumulate);
-  // out = x / sqrt(mean(x^2) + epsilon) * weight
+  // out = x / sqrt(mean(x^2) + epsilon) * weight; out may be x.
   void (*rms_norm)(const float* x, const float* weight, int width, float epsilon, float* out);
   // out[i] = silu(gate[i]) * up[i]
   void (*silu_multiply)(const float* gate, const float* up, int count, float* out);

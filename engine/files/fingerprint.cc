@@ -10,6 +10,7 @@
 #include "core/status_macros.h"
 #include "engine/files/file_error.h"
 #include "engine/files/fingerprint_cache.h"
+#include "engine/files/rotation.h"
 #include "engine/files/tensor_layout.h"
 
 namespace epic {
@@ -74,15 +75,18 @@ std::string TokenizerDigest(const TokenizerSpec& tokenizer) {
 
 std::string FingerprintOf(const LoadedModel& model, const TensorDigests& tensor_digests) {
   const ModelConfig& config = model.config;
-  std::string text = "epic model fingerprint 1\n";
+  std::string text = "epic model fingerprint 2\n";
   text += fmt::format(
       "architecture {}\nlayers {}\nwidth {}\nheads {}\nkv_heads {}\nhead_dim {}\nffn_width {}\nvocab_size {}\n",
       config.architecture, config.layers, config.width, config.heads, config.kv_heads, config.head_dim,
       config.ffn_width, config.vocab_size);
-  text +=
-      fmt::format("rms_epsilon {:a}\nrope_base {:a}\nrotation_pairs {}\ntied_embeddings {}\ncompute {}\ntokenizer {}\n",
-                  config.rms_epsilon, config.rope_base, model.rotation_pairs_are_adjacent ? "adjacent" : "half-split",
-                  config.tied_embeddings, kComputeClass, TokenizerDigest(model.tokenizer));
+  text += fmt::format("rms_epsilon {:a}\nrotation_pairs {}\ntied_embeddings {}\ncompute {}\ntokenizer {}\n",
+                      config.rms_epsilon, model.rotation_pairs_are_adjacent ? "adjacent" : "half-split",
+                      config.tied_embeddings, kComputeClass, TokenizerDigest(model.tokenizer));
+  // However the file describes the rotation, these numbers are what it does.
+  text += fmt::format("rotation_scale {:a}\nrotation", config.rope_scaling.attention_scale);
+  for (const double frequency : RotationFrequencies(config)) text += fmt::format(" {:a}", frequency);
+  text += "\n";
   for (const auto& [name, tensor] : model.tensors) {
     const auto digest = tensor_digests.find(name);
     text += fmt::format("tensor {} {} {} {}\n", name, TensorTypeName(tensor.type), ShapeText(tensor.shape),

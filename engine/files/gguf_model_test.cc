@@ -279,12 +279,23 @@ TEST_F(GgufModelTest, ContradictionsAreNamed) {
 }
 
 TEST_F(GgufModelTest, ForeignModelsAreRefusedByName) {
-  ExpectNotRun({"\"qwen2\"", "llama"}, [](GgufBuilder& b) { b.SetString("general.architecture", "qwen2"); });
+  for (const auto& [architecture, reason] : {std::pair{"qwen3moe", "mixture of experts"},
+                                             {"deepseek2", "mixture of experts"},
+                                             {"mamba2", "recurrent"},
+                                             {"rwkv6", "recurrent"},
+                                             {"qwen3next", "recurrent"},
+                                             {"gemma3", "sliding-window"},
+                                             {"phi3", "LongRoPE"},
+                                             {"stablelm", "llama, mistral, qwen2 and qwen3 are run"}}) {
+    ExpectNotRun({architecture, reason},
+                 [name = architecture](GgufBuilder& b) { b.SetString("general.architecture", name); });
+  }
   ExpectNotRun({"\"gemma\""}, [](GgufBuilder& b) { b.SetString("general.architecture", "gemma"); });
-  ExpectNotRun({"rope.scaling.type", "linear"},
-               [](GgufBuilder& b) { b.SetString("llama.rope.scaling.type", "linear"); });
-  ExpectNotRun({"rope.scaling.factor"}, [](GgufBuilder& b) { b.SetFloat("llama.rope.scaling.factor", 4); });
-  ExpectNotRun({"rope.scale_linear"}, [](GgufBuilder& b) { b.SetFloat("llama.rope.scale_linear", 4); });
+  ExpectNotRun({"rope.scaling.type", "longrope"},
+               [](GgufBuilder& b) { b.SetString("llama.rope.scaling.type", "longrope"); });
+  ExpectNotRun({"rope.scaling.type", "dynamic"},
+               [](GgufBuilder& b) { b.SetString("llama.rope.scaling.type", "dynamic"); });
+  ExpectNotRun({"yarn_ext_factor"}, [](GgufBuilder& b) { b.SetFloat("llama.rope.scaling.yarn_ext_factor", 0.5f); });
   ExpectNotRun({"partial rotation", "8", "16"}, [](GgufBuilder& b) { b.SetUint32("llama.rope.dimension_count", 8); });
   ExpectNotRun({"sliding-window"}, [](GgufBuilder& b) { b.SetUint32("llama.attention.sliding_window", 4096); });
   ExpectNotRun({"experts"}, [](GgufBuilder& b) { b.SetUint32("llama.expert_count", 8); });
@@ -319,7 +330,8 @@ TEST_F(GgufModelTest, ForeignTensorsAreRefused) {
       b.tensors.push_back({.name = name, .dimensions = {8}, .type = 0, .bytes = std::string(32, '\0')});
     };
   };
-  ExpectNotRun({"rope_freqs.weight", "rope scaling"}, add("rope_freqs.weight"));
+  ExpectNotRun({"rope_factors_long.weight", "LongRoPE"}, add("rope_factors_long.weight"));
+  ExpectNotRun({"blk.0.ssm_in.weight", "recurrent"}, add("blk.0.ssm_in.weight"));
   ExpectNotRun({"blk.0.attn_q.bias", "bias"}, add("blk.0.attn_q.bias"));
   ExpectNotRun({"blk.0.ffn_gate.bias", "bias"}, add("blk.0.ffn_gate.bias"));
   ExpectNotRun({"blk.1.ffn_gate_exps.weight", "experts"}, add("blk.1.ffn_gate_exps.weight"));

@@ -7,6 +7,7 @@
 
 #include "core/status_macros.h"
 #include "engine/files/file_error.h"
+#include "engine/files/rotation.h"
 #include "engine/files/tensor_layout.h"
 
 namespace epic {
@@ -25,14 +26,30 @@ struct LayerTensor {
   const char* canonical;
   const char* gguf;
   const char* safetensors;
-  enum class Shape { kNorm, kQuery, kKeyValue, kAttentionOutput, kFfnIn, kFfnOut } shape;
+  enum class Shape {
+    kNorm,
+    kQuery,
+    kKeyValue,
+    kQueryBias,
+    kKeyValueBias,
+    kHeadNorm,
+    kAttentionOutput,
+    kFfnIn,
+    kFfnOut
+  } shape;
+  bool ModelConfig::*condition = nullptr;  // null: every model has it
 };
 
-constexpr std::array<LayerTensor, 9> kLayerTensors = {{
+constexpr std::array<LayerTensor, 14> kLayerTensors = {{
     {"attention_norm", "attn_norm.weight", "input_layernorm.weight", LayerTensor::Shape::kNorm},
     {"q", "attn_q.weight", "self_attn.q_proj.weight", LayerTensor::Shape::kQuery},
     {"k", "attn_k.weight", "self_attn.k_proj.weight", LayerTensor::Shape::kKeyValue},
     {"v", "attn_v.weight", "self_attn.v_proj.weight", LayerTensor::Shape::kKeyValue},
+    {"q_bias", "attn_q.bias", "self_attn.q_proj.bias", LayerTensor::Shape::kQueryBias, &ModelConfig::qkv_bias},
+    {"k_bias", "attn_k.bias", "self_attn.k_proj.bias", LayerTensor::Shape::kKeyValueBias, &ModelConfig::qkv_bias},
+    {"v_bias", "attn_v.bias", "self_attn.v_proj.bias", LayerTensor::Shape::kKeyValueBias, &ModelConfig::qkv_bias},
+    {"q_norm", "attn_q_norm.weight", "self_attn.q_norm.weight", LayerTensor::Shape::kHeadNorm, &ModelConfig::qk_norm},
+    {"k_norm", "attn_k_norm.weight", "self_attn.k_norm.weight", LayerTensor::Shape::kHeadNorm, &ModelConfig::qk_norm},
     {"o", "attn_output.weight", "self_attn.o_proj.weight", LayerTensor::Shape::kAttentionOutput},
     {"ffn_norm", "ffn_norm.weight", "post_attention_layernorm.weight", LayerTensor::Shape::kNorm},
     {"gate", "ffn_gate.weight", "mlp.gate_proj.weight", LayerTensor::Shape::kFfnIn},
@@ -56,6 +73,12 @@ std::vector<int64_t> ShapeOf(LayerTensor::Shape shape, const ModelConfig& config
       return {query_width, config.width};
     case LayerTensor::Shape::kKeyValue:
       return {kv_width, config.width};
+    case LayerTensor::Shape::kQueryBias:
+      return {query_width};
+    case LayerTensor::Shape::kKeyValueBias:
+      return {kv_width};
+    case LayerTensor::Shape::kHeadNorm:
+      return {config.head_dim};
     case LayerTensor::Shape::kAttentionOutput:
       return {config.width, query_width};
     case LayerTensor::Shape::kFfnIn:
@@ -74,6 +97,7 @@ std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config, TensorNam
                       .shape = {config.vocab_size, config.width}});
   for (int32_t layer = 0; layer < config.layers; ++layer) {
     for (const LayerTensor& tensor : kLayerTensors) {
+      if (tensor.condition != nullptr && !(config.*tensor.condition)) continue;
       expected.push_back({.canonical = fmt::format("layers.{}.{}", layer, tensor.canonical),
                           .stored = gguf ? fmt::format("blk.{}.{}", layer, tensor.gguf)
                                          : fmt::format("model.layers.{}.{}", layer, tensor.safetensors),
@@ -91,17 +115,18 @@ std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config, TensorNam
   return expected;
 }
 
-// Why a tensor that a plain `llama` model does not have is more than we compute.
-std::string_view ReasonAgainst(std::string_view name) {
-  if (name.ends_with(".bias")) return "a bias on attention or feed-forward layers is not computed";
-  if (name.find("rope_freqs") != std::string_view::npos || name.find("rope_factors") != std::string_view::npos) {
-    return "it scales the rotation (rope scaling), and only the plain rotation is computed";
+// Why a tensor that a model of this family does not have is more than we compute.
+std::string ReasonAgainst(std::string_view name, const ModelConfig& config) {
+  const auto has = [name](std::string_view part) { return name.find(part) != std::string_view::npos; };
+  if (name.ends_with(".bias")) return fmt::format("the family {} has no such bias", config.architecture);
+  if (has("rope_factors")) return "rotation factors that switch with the length (LongRoPE) are not computed";
+  if (has("rope_freqs")) return "factors of the rotation beside another rope scaling are not computed";
+  if (has("exp") || has("block_sparse_moe")) return "mixtures of experts are not computed";
+  if (has("ssm_")) return "recurrent layers are not computed";
+  if (has("q_norm") || has("k_norm")) {
+    return fmt::format("the family {} has no norms on queries and keys", config.architecture);
   }
-  if (name.find("exp") != std::string_view::npos) return "mixtures of experts are not computed";
-  if (name.find("q_norm") != std::string_view::npos || name.find("k_norm") != std::string_view::npos) {
-    return "norms on queries and keys are not computed";
-  }
-  return "a plain llama model of this configuration has no such tensor";
+  return fmt::format("a model of the family {} with this configuration has no such tensor", config.architecture);
 }
 
 absl::Status InRange(const std::string& path, const char* what, int64_t value, int64_t max) {
@@ -130,10 +155,7 @@ absl::Status CheckModelConfig(const ModelConfig& config, const std::string& path
     return BrokenFile(path, "the epsilon of the RMS norm is {}, expected more than 0 and less than 1",
                       config.rms_epsilon);
   }
-  if (!std::isfinite(config.rope_base) || config.rope_base <= 1) {
-    return BrokenFile(path, "the rotation base is {}, expected a finite number above 1", config.rope_base);
-  }
-  return absl::OkStatus();
+  return CheckRotation(config, path);
 }
 
 absl::Status PlaceCanonicalTensors(TensorNaming naming, const std::map<std::string, StoredTensor>& stored,
@@ -146,7 +168,8 @@ absl::Status PlaceCanonicalTensors(TensorNaming naming, const std::map<std::stri
     }
     const StoredTensor& tensor = found->second;
     if (tensor.view == nullptr) {
-      return NotRunHere(path, "tensor {} has type {}; F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are run",
+      return NotRunHere(path,
+                        "tensor {} has type {}; F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K are run",
                         Quoted(expected.stored), tensor.stored_type);
     }
     if (*tensor.shape != expected.shape) {
@@ -163,7 +186,7 @@ absl::Status PlaceCanonicalTensors(TensorNaming naming, const std::map<std::stri
   std::map<std::string, StoredTensor> left = stored;
   for (const ExpectedTensor& expected : ExpectedTensors(model.config, naming)) left.erase(expected.stored);
   const std::string& name = left.begin()->first;
-  return NotRunHere(path, "there is a tensor {}: {}", Quoted(name), ReasonAgainst(name));
+  return NotRunHere(path, "there is a tensor {}: {}", Quoted(name), ReasonAgainst(name, model.config));
 }
 
 std::string UnusedTokenText(size_t id) { return fmt::format("[PAD{}]", id); }
@@ -179,6 +202,11 @@ absl::Status CheckAndPadTokenizer(const ModelConfig& config, const std::string& 
        {std::pair{"beginning-of-sequence", tokenizer.bos_id}, std::pair{"end-of-sequence", tokenizer.eos_id}}) {
     if (id.has_value() && (*id < 0 || static_cast<size_t>(*id) >= token_count)) {
       return BrokenFile(path, "the {} token is {}, expected an id below {}", what, *id, token_count);
+    }
+  }
+  for (const int32_t id : tokenizer.stop_ids) {
+    if (id < 0 || static_cast<size_t>(id) >= token_count) {
+      return BrokenFile(path, "a token that ends a generation is {}, expected an id below {}", id, token_count);
     }
   }
   if (tokenizer.add_bos && !tokenizer.bos_id.has_value()) {

@@ -1,7 +1,7 @@
 // What the readers of the formats hand to OpenModelFile, and the checks that all formats share.
 //
 // Each reader (gguf_model.h, safetensors_model.h) finds out the configuration and the tokenizer in its own way and then
-// calls PlaceCanonicalTensors, which knows what tensors a `llama` model has, by every format's names.
+// calls PlaceCanonicalTensors, which knows what tensors a decoder has, by every format's names.
 #ifndef EPIC_ENGINE_FILES_LOADED_MODEL_H_
 #define EPIC_ENGINE_FILES_LOADED_MODEL_H_
 

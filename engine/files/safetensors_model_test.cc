@@ -208,6 +208,19 @@ TEST_F(SafetensorsModelTest, PostProcessorThatAddsBos) {
   }
 }
 
+TEST_F(SafetensorsModelTest, StopTokensComeFromTheGenerationConfig) {
+  json config = tiny_.ConfigJson();
+  config["eos_token_id"] = {1, 2};
+  WriteFile(folder_ + "/config.json", config.dump());
+  EXPECT_EQ(OpenSound()->tokenizer().stop_ids, (std::vector<int32_t>{1, 2}));
+  WriteFile(folder_ + "/generation_config.json", R"({"eos_token_id": [2, 3], "temperature": 0.6})");
+  EXPECT_EQ(OpenSound()->tokenizer().stop_ids, (std::vector<int32_t>{2, 3}));
+  WriteFile(folder_ + "/generation_config.json", R"({"eos_token_id": "</s>"})");
+  ExpectRefusal(absl::StatusCode::kInvalidArgument, {"generation_config.json", "eos_token_id", "</s>"});
+  WriteFile(folder_ + "/generation_config.json", R"({"eos_token_id": 4000000})");
+  ExpectRefusal(absl::StatusCode::kInvalidArgument, {"ends a generation", "4000000"});
+}
+
 TEST_F(SafetensorsModelTest, NamedChatTemplates) {
   json config = tiny_.TokenizerConfigJson();
   config["chat_template"] = {{{"name", "tools"}, {"template", "wrong"}}, {{"name", "default"}, {"template", "right"}}};
@@ -216,18 +229,27 @@ TEST_F(SafetensorsModelTest, NamedChatTemplates) {
 }
 
 TEST_F(SafetensorsModelTest, ForeignConfigurationsAreRefusedByName) {
-  ExpectConfigNotRun({"\"qwen2\""}, [](json& c) { c["model_type"] = "qwen2"; });
+  for (const auto& [model_type, reason] : {std::pair{"mixtral", "mixture of experts"},
+                                           {"qwen3_moe", "mixture of experts"},
+                                           {"mamba", "recurrent"},
+                                           {"falcon_h1", "recurrent"},
+                                           {"gemma2", "sliding-window"},
+                                           {"phi3", "LongRoPE"},
+                                           {"gpt2", "llama, mistral, qwen2 and qwen3 are run"}}) {
+    ExpectConfigNotRun({model_type, reason}, [name = model_type](json& c) { c["model_type"] = name; });
+  }
   ExpectConfigNotRun({"LlamaForSequenceClassification"},
                      [](json& c) { c["architectures"] = {"LlamaForSequenceClassification"}; });
-  ExpectConfigNotRun({"rope_scaling.rope_type", "llama3"}, [](json& c) {
-    c["rope_scaling"] = {{"rope_type", "llama3"}};
+  ExpectConfigNotRun({"rope_scaling.rope_type", "dynamic NTK"}, [](json& c) {
+    c["rope_scaling"] = {{"rope_type", "dynamic"}, {"factor", 2}};
   });
-  ExpectConfigNotRun({"rope_scaling.type", "linear"}, [](json& c) {
-    c["rope_scaling"] = {{"type", "linear"}, {"factor", 2}};
+  ExpectConfigNotRun({"rope_scaling.rope_type", "LongRoPE"}, [](json& c) {
+    c["rope_scaling"] = {{"type", "longrope"}};
   });
-  ExpectConfigNotRun({"rope_scaling.factor"}, [](json& c) { c["rope_scaling"] = {{"factor", 2}}; });
-  ExpectConfigNotRun({"rope_parameters.rope_type", "yarn"},
-                     [](json& c) { c["rope_parameters"]["rope_type"] = "yarn"; });
+  ExpectConfigNotRun({"rope_scaling.rope_type", "proportional"}, [](json& c) {
+    c["rope_scaling"] = {{"type", "proportional"}};
+  });
+  ExpectConfigNotRun({"mrope_section"}, [](json& c) { c["rope_parameters"]["mrope_section"] = {1, 2}; });
   ExpectConfigNotRun({"partial_rotary_factor"}, [](json& c) { c["rope_parameters"]["partial_rotary_factor"] = 0.5; });
   ExpectConfigNotRun({"partial_rotary_factor"}, [](json& c) { c["partial_rotary_factor"] = 0.5; });
   ExpectConfigNotRun({"sliding_window"}, [](json& c) { c["sliding_window"] = 4096; });
