@@ -32,7 +32,7 @@ struct RotationScaling {
   double beta_slow = 1;              // kYarn: turns below which it is divided by `factor`
   bool truncate = true;              // kYarn: the ramp's ends are whole dimensions
   double attention_scale = 1;        // kYarn: queries and keys are each multiplied by it
-  std::vector<float> factors;        // kFactors: head_dim / 2 of them
+  std::vector<float> factors = {};   // kFactors: head_dim / 2 of them
 
   bool operator==(const RotationScaling&) const = default;
 };

@@ -22,6 +22,7 @@ absl::StatusOr<std::vector<int32_t>> TokenIds(const JsonObject& config, std::str
   const nlohmann::json* member = config.Find(key);
   if (member == nullptr) return ids;
   const nlohmann::json list = member->is_array() ? *member : nlohmann::json::array({*member});
+  if (list.empty()) return BrokenFile(config.path(), "{} is an empty list, expected token ids", key);
   for (const nlohmann::json& id : list) {
     if (!id.is_number_unsigned() || id.get<uint64_t>() >= static_cast<uint64_t>(kVocabularyMax)) {
       return BrokenFile(config.path(), "{} is {}, expected token ids", key, JsonText(*member));
