@@ -268,6 +268,11 @@ absl::Status CheckVocabularyKey(const GgufFile& file, const ArchitectureKeys& ke
 
 }  // namespace
 
+absl::StatusOr<ModelConfig> ConfigFromGguf(const GgufFile& file) {
+  EPIC_ASSIGN_OR_RETURN(const ModelFamily* family, ReadFamily(file));
+  return ReadConfig(file, *family);
+}
+
 absl::StatusOr<LoadedModel> LoadGgufModel(MappedFile mapped, const std::string& path) {
   EPIC_ASSIGN_OR_RETURN(const GgufFile file, ParseGguf(mapped.bytes(), path));
   EPIC_ASSIGN_OR_RETURN(const ModelFamily* family, ReadFamily(file));
