@@ -57,12 +57,6 @@ constexpr std::array<LayerTensor, 14> kLayerTensors = {{
     {"down", "ffn_down.weight", "mlp.down_proj.weight", LayerTensor::Shape::kFfnOut},
 }};
 
-struct ExpectedTensor {
-  std::string canonical;
-  std::string stored;
-  std::vector<int64_t> shape;
-};
-
 std::vector<int64_t> ShapeOf(LayerTensor::Shape shape, const ModelConfig& config) {
   const int64_t query_width = int64_t{config.heads} * config.head_dim;
   const int64_t kv_width = int64_t{config.kv_heads} * config.head_dim;
@@ -89,6 +83,27 @@ std::vector<int64_t> ShapeOf(LayerTensor::Shape shape, const ModelConfig& config
   return {};
 }
 
+// Why a tensor that a model of this family does not have is more than we compute.
+std::string ReasonAgainst(std::string_view name, const ModelConfig& config) {
+  const auto has = [name](std::string_view part) { return name.find(part) != std::string_view::npos; };
+  if (name.ends_with(".bias")) return fmt::format("the family {} has no such bias", config.architecture);
+  if (has("rope_factors")) return "rotation factors that switch with the length (LongRoPE) are not computed";
+  if (has("rope_freqs")) return "factors of the rotation beside another rope scaling are not computed";
+  if (has("exp") || has("block_sparse_moe")) return "mixtures of experts are not computed";
+  if (has("ssm_")) return "recurrent layers are not computed";
+  if (has("q_norm") || has("k_norm")) {
+    return fmt::format("the family {} has no norms on queries and keys", config.architecture);
+  }
+  return fmt::format("a model of the family {} with this configuration has no such tensor", config.architecture);
+}
+
+absl::Status InRange(const std::string& path, const char* what, int64_t value, int64_t max) {
+  if (value >= 1 && value <= max) return absl::OkStatus();
+  return BrokenFile(path, "{} is {}, expected 1 to {}", what, value, max);
+}
+
+}  // namespace
+
 std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config, TensorNaming naming) {
   const bool gguf = naming == TensorNaming::kGguf;
   std::vector<ExpectedTensor> expected;
@@ -114,27 +129,6 @@ std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config, TensorNam
   }
   return expected;
 }
-
-// Why a tensor that a model of this family does not have is more than we compute.
-std::string ReasonAgainst(std::string_view name, const ModelConfig& config) {
-  const auto has = [name](std::string_view part) { return name.find(part) != std::string_view::npos; };
-  if (name.ends_with(".bias")) return fmt::format("the family {} has no such bias", config.architecture);
-  if (has("rope_factors")) return "rotation factors that switch with the length (LongRoPE) are not computed";
-  if (has("rope_freqs")) return "factors of the rotation beside another rope scaling are not computed";
-  if (has("exp") || has("block_sparse_moe")) return "mixtures of experts are not computed";
-  if (has("ssm_")) return "recurrent layers are not computed";
-  if (has("q_norm") || has("k_norm")) {
-    return fmt::format("the family {} has no norms on queries and keys", config.architecture);
-  }
-  return fmt::format("a model of the family {} with this configuration has no such tensor", config.architecture);
-}
-
-absl::Status InRange(const std::string& path, const char* what, int64_t value, int64_t max) {
-  if (value >= 1 && value <= max) return absl::OkStatus();
-  return BrokenFile(path, "{} is {}, expected 1 to {}", what, value, max);
-}
-
-}  // namespace
 
 absl::Status CheckModelConfig(const ModelConfig& config, const std::string& path) {
   EPIC_RETURN_IF_ERROR(InRange(path, "the number of layers", config.layers, kLayersMax));

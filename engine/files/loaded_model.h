@@ -35,6 +35,15 @@ struct StoredTensor {
 
 enum class TensorNaming { kGguf, kSafetensors };
 
+struct ExpectedTensor {
+  std::string canonical;
+  std::string stored;  // the file's own name for it
+  std::vector<int64_t> shape;
+};
+
+// Every tensor that a model of this configuration has, in the order of the computation.
+std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config, TensorNaming naming);
+
 // Sizes within what the engine runs: INVALID_ARGUMENT where they contradict each other or exceed a limit, UNIMPLEMENTED
 // where they make sense but not to us. `path` is for messages.
 absl::Status CheckModelConfig(const ModelConfig& config, const std::string& path);
