@@ -22,8 +22,12 @@ class ByteTokenizer : public Tokenizer {
     }
     return encoding;
   }
-  absl::StatusOr<std::vector<int32_t>> EncodeWithSpecials(std::string_view text) const override {
-    return EncodeText(text)->ids;
+  absl::StatusOr<std::vector<int32_t>> EncodePieces(std::span<const TextPiece> pieces, bool) const override {
+    std::vector<int32_t> ids;
+    for (const TextPiece& piece : pieces) {
+      for (const char byte : piece.text) ids.push_back(static_cast<unsigned char>(byte));
+    }
+    return ids;
   }
   std::string DecodeToken(int32_t id, bool) const override {
     return id < 256 ? std::string(1, static_cast<char>(id)) : "";
@@ -32,25 +36,39 @@ class ByteTokenizer : public Tokenizer {
   bool IsControl(int32_t id) const override { return id >= 256; }
   std::optional<int32_t> TokenId(std::string_view) const override { return std::nullopt; }
   std::optional<int32_t> sequence_start_id() const override { return std::nullopt; }
-  std::optional<int32_t> eos_id() const override { return 256; }
+  std::optional<int32_t> eos_id() const override { return kStopIds[0]; }
+  std::span<const int32_t> stop_ids() const override { return kStopIds; }
+  bool decode_strips_space() const override { return false; }
+
+ private:
+  static constexpr int32_t kStopIds[] = {256};
 };
 
 class AngleTemplate : public ChatTemplate {
  public:
-  absl::StatusOr<std::vector<TemplateSpan>> Render(const std::vector<std::string>& roles) const override {
+  absl::StatusOr<std::vector<TemplateSpan>> Render(std::span<const ChatMessage> messages,
+                                                   std::chrono::year_month_day) const override {
     std::vector<TemplateSpan> spans;
-    for (size_t i = 0; i < roles.size(); ++i) {
-      if (roles[i] != "system" && roles[i] != "user" && roles[i] != "assistant") {
-        return absl::InvalidArgumentError(fmt::format("role \"{}\" is unknown to the chat template", roles[i]));
+    for (size_t i = 0; i < messages.size(); ++i) {
+      const std::string role(messages[i].role);
+      if (role != "system" && role != "user" && role != "assistant") {
+        return absl::InvalidArgumentError(fmt::format("role \"{}\" is unknown to the chat template", role));
       }
-      spans.push_back({TemplateSpan::Kind::kTemplate, "<" + roles[i] + ">", -1});
-      spans.push_back({TemplateSpan::Kind::kContent, "", static_cast<int>(i)});
-      spans.push_back({TemplateSpan::Kind::kTemplate, "</" + roles[i] + ">", -1});
+      spans.push_back({TemplateSpan::Kind::kTemplate, "<" + role + ">", -1, -1});
+      for (size_t part = 0; part < messages[i].parts.size(); ++part) {
+        if (messages[i].parts[part].is_opaque) {
+          spans.push_back({TemplateSpan::Kind::kOpaque, "", static_cast<int>(i), static_cast<int>(part)});
+        } else {
+          spans.push_back({TemplateSpan::Kind::kText, std::string(messages[i].parts[part].text), -1, -1});
+        }
+      }
+      spans.push_back({TemplateSpan::Kind::kTemplate, "</" + role + ">", -1, -1});
     }
     return spans;
   }
   std::string name() const override { return "angle"; }
   std::vector<std::string> stop_tokens() const override { return {}; }
+  std::vector<std::string> control_tokens() const override { return {}; }
 };
 
 uint64_t Mix(uint64_t hash, const void* data, size_t bytes) { return XXH3_64bits_withSeed(data, bytes, hash); }

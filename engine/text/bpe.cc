@@ -1,14 +1,16 @@
 #include "engine/text/bpe.h"
 
+#include <array>
 #include <limits>
 #include <queue>
+#include <utility>
 
 namespace epic {
 namespace {
 
-// Pieces up to this length are merged by scanning for the lowest rank, which is faster than a heap on a word and
+// Pieces of up to so many tokens are merged by scanning for the lowest rank, which is faster than a heap on a word and
 // quadratic in its length.
-constexpr size_t kShortPieceBytes = 48;
+constexpr size_t kShortPieceTokens = 48;
 constexpr int32_t kNoRank = std::numeric_limits<int32_t>::max();
 
 uint64_t PairKey(int32_t left, int32_t right) {
@@ -40,70 +42,63 @@ struct Link {
 
 bool BytePairMerger::AddMerge(int32_t left, int32_t right, int32_t merged) {
   const auto rank = static_cast<int32_t>(merges_.size());
-  return merges_.try_emplace(PairKey(left, right), Merge{rank, merged}).second;
+  return merges_.try_emplace(PairKey(left, right), Rule{rank, merged}).second;
 }
 
-const BytePairMerger::Merge* BytePairMerger::FindMerge(int32_t left, int32_t right) const {
+const BytePairMerger::Rule* BytePairMerger::FindRule(int32_t left, int32_t right) const {
   const auto found = merges_.find(PairKey(left, right));
   return found == merges_.end() ? nullptr : &found->second;
 }
 
-void BytePairMerger::Encode(std::string_view piece, std::vector<Token>& tokens) const {
-  if (piece.size() <= kShortPieceBytes) {
-    EncodeShort(piece, tokens);
+void BytePairMerger::Merge(std::vector<Token>& tokens) const {
+  if (tokens.size() <= kShortPieceTokens) {
+    MergeShort(tokens);
   } else {
-    EncodeLong(piece, tokens);
+    MergeLong(tokens);
   }
 }
 
-void BytePairMerger::EncodeShort(std::string_view piece, std::vector<Token>& tokens) const {
-  struct Symbol {
-    int32_t id;
-    size_t end;
-    Merge with_next;  // rank kNoRank: none
-  };
-  std::array<Symbol, kShortPieceBytes> symbols;
-  size_t count = 0;
-  for (size_t i = 0; i < piece.size(); ++i) {
-    const int32_t id = byte_ids_[static_cast<uint8_t>(piece[i])];
-    if (id != kNoToken) symbols[count++] = {id, i + 1, {kNoRank, 0}};
-  }
+void BytePairMerger::MergeShort(std::vector<Token>& tokens) const {
+  std::array<Rule, kShortPieceTokens> with_next;  // by token; rank kNoRank: none
+  size_t count = tokens.size();
   const auto update = [&](size_t i) {
-    const Merge* merge = i + 1 < count ? FindMerge(symbols[i].id, symbols[i + 1].id) : nullptr;
-    symbols[i].with_next = merge != nullptr ? *merge : Merge{kNoRank, 0};
+    const Rule* rule = i + 1 < count ? FindRule(tokens[i].id, tokens[i + 1].id) : nullptr;
+    with_next[i] = rule != nullptr ? *rule : Rule{kNoRank, 0};
   };
   for (size_t i = 0; i < count; ++i) update(i);
   while (true) {
     size_t best = 0;
     for (size_t i = 1; i < count; ++i) {
-      if (symbols[i].with_next.rank < symbols[best].with_next.rank) best = i;
+      if (with_next[i].rank < with_next[best].rank) best = i;
     }
-    if (count == 0 || symbols[best].with_next.rank == kNoRank) break;
-    symbols[best].id = symbols[best].with_next.merged;
-    symbols[best].end = symbols[best + 1].end;
-    for (size_t i = best + 2; i < count; ++i) symbols[i - 1] = symbols[i];
+    if (count == 0 || with_next[best].rank == kNoRank) break;
+    tokens[best] = {with_next[best].merged, tokens[best + 1].end};
+    for (size_t i = best + 2; i < count; ++i) {
+      tokens[i - 1] = tokens[i];
+      with_next[i - 1] = with_next[i];
+    }
     --count;
     update(best);
     if (best > 0) update(best - 1);
   }
-  for (size_t i = 0; i < count; ++i) tokens.push_back({symbols[i].id, symbols[i].end});
+  tokens.resize(count);
 }
 
-void BytePairMerger::EncodeLong(std::string_view piece, std::vector<Token>& tokens) const {
+void BytePairMerger::MergeLong(std::vector<Token>& tokens) const {
+  const size_t size = tokens.size();
   std::vector<Link> links;
-  links.reserve(piece.size());
-  for (size_t i = 0; i < piece.size(); ++i) {
-    const int32_t id = byte_ids_[static_cast<uint8_t>(piece[i])];
-    if (id != kNoToken) links.push_back({id, i + 1, links.size() - 1, links.size() + 1});
-  }
-  const size_t size = links.size();  // the first link's `previous` and the last one's `next` are no index below it
-  std::priority_queue<Candidate> candidates;
+  links.reserve(size);
+  // The first link's `previous` and the last one's `next` are no index below `size`.
+  for (size_t i = 0; i < size; ++i) links.push_back({tokens[i].id, tokens[i].end, i - 1, i + 1});
+  std::vector<Candidate> first_candidates;
+  first_candidates.reserve(size);
+  std::priority_queue<Candidate> candidates({}, std::move(first_candidates));
   const auto consider = [&](size_t position) {
     const size_t next = links[position].next;
     if (next >= size) return;
-    const Merge* merge = FindMerge(links[position].id, links[next].id);
-    if (merge == nullptr) return;
-    candidates.push({merge->rank, position, links[position].id, links[next].id, merge->merged});
+    const Rule* rule = FindRule(links[position].id, links[next].id);
+    if (rule == nullptr) return;
+    candidates.push({rule->rank, position, links[position].id, links[next].id, rule->merged});
   };
   for (size_t i = 0; i < size; ++i) consider(i);
   while (!candidates.empty()) {
@@ -120,6 +115,7 @@ void BytePairMerger::EncodeLong(std::string_view piece, std::vector<Token>& toke
     consider(candidate.position);
     if (link.previous < size) consider(link.previous);
   }
+  tokens.clear();
   for (size_t i = 0; i < size; i = links[i].next) tokens.push_back({links[i].id, links[i].end});
 }
 

@@ -14,13 +14,7 @@ namespace {
 // Bytes are their own tokens; merged tokens count up from 256.
 struct Merges {
   std::map<std::pair<int32_t, int32_t>, std::pair<int32_t, int32_t>> by_pair;  // to (rank, merged)
-  BytePairMerger merger = BytePairMerger(ByteIds());
-
-  static std::array<int32_t, 256> ByteIds() {
-    std::array<int32_t, 256> ids{};
-    for (int byte = 0; byte < 256; ++byte) ids[byte] = byte;
-    return ids;
-  }
+  BytePairMerger merger;
 
   void Add(int32_t left, int32_t right, int32_t merged) {
     const auto rank = static_cast<int32_t>(by_pair.size());
@@ -51,7 +45,8 @@ std::vector<int32_t> EncodeByDefinition(const Merges& merges, const std::string&
 
 std::vector<int32_t> Encode(const Merges& merges, const std::string& piece) {
   std::vector<BytePairMerger::Token> tokens;
-  merges.merger.Encode(piece, tokens);
+  for (size_t i = 0; i < piece.size(); ++i) tokens.push_back({static_cast<uint8_t>(piece[i]), i + 1});
+  merges.merger.Merge(tokens);
   std::vector<int32_t> ids;
   size_t end = 0;
   for (const auto& token : tokens) {

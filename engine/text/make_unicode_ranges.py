@@ -1,47 +1,55 @@
 #!/usr/bin/env python3
-"""Writes unicode_ranges.inc: which code points are letters, numbers and white space to the pre-tokenizer.
+"""Writes unicode_ranges.inc: which code points are letters, marks, numbers and white space to the pre-tokenizers.
 
 Token ids decide chunk keys, so the classes must not depend on the Unicode version of a library that happens to be
-installed. They are asked of the `tokenizers` package itself, one code point at a time:
+installed. They are asked of the `tokenizers` package itself, whose expressions have classes of their own:
 
     python3 engine/text/make_unicode_ranges.py > engine/text/unicode_ranges.inc
 
-Numbers are what its `Digits` splits off; letters and white space are what its byte-level expression takes them for. The
-two follow different Unicode versions; where they differ, `Digits` wins, because it runs first.
+`Digits`, which SmolLM2's way of splitting runs first, follows a newer version of Unicode than the expressions; what is a
+number to it alone is a class of its own.
 """
 
 import tokenizers
-from tokenizers import pre_tokenizers
+from tokenizers import Regex, pre_tokenizers
 
 CODE_POINTS = 0x110000
+# Each expression names what is *not* in the class.
+CLASSES = [
+    ("kUpper", r"[^\p{Lu}\p{Lt}]"),
+    ("kLower", r"[^\p{Ll}]"),
+    ("kOtherLetter", r"[^\p{Lm}\p{Lo}]"),
+    ("kMark", r"[^\p{M}]"),
+    ("kNumber", r"[^\p{N}]"),
+    ("kSpace", r"\S"),
+]
 
 
 def main():
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    every = "".join(chr(code_point) for code_point in range(CODE_POINTS) if not 0xD800 <= code_point < 0xE000)
+    class_of = {}
+    for name, others in CLASSES:
+        for run, _ in pre_tokenizers.Split(Regex(others), "removed").pre_tokenize_str(every):
+            for character in run:
+                if character in class_of:
+                    raise SystemExit(f"U+{ord(character):04X} is both {class_of[character]} and {name}")
+                class_of[character] = name
+    for letters in (r"[^\p{L}]",):
+        joined = "".join(run for run, _ in pre_tokenizers.Split(Regex(letters), "removed").pre_tokenize_str(every))
+        expected = [c for c in every if class_of.get(c) in ("kUpper", "kLower", "kOtherLetter")]
+        if joined != "".join(expected):
+            raise SystemExit("the letters are not what their kinds make up")
     digits = pre_tokenizers.Digits(individual_digits=True)
-
-    def joins(left, character):
-        return len(byte_level.pre_tokenize_str(left + character)) == 1
-
-    def class_of(code_point):
-        if 0xD800 <= code_point < 0xE000:
-            return None
-        character = chr(code_point)
-        if len(digits.pre_tokenize_str("a" + character)) == 2:
-            return "kNumber"
-        if joins("a", character):
-            return "kLetter"
-        if joins("!", character):
-            return None
-        if joins("1", character):
-            raise SystemExit(f"U+{code_point:04X} is a number to the expression but not to Digits")
-        if not joins("\t", character):
-            raise SystemExit(f"U+{code_point:04X} joins nothing")
-        return "kSpace"
+    for character in every:
+        is_number = len(digits.pre_tokenize_str("a" + character)) == 2
+        if is_number and class_of.setdefault(character, "kDigitsNumber") not in ("kNumber", "kDigitsNumber"):
+            raise SystemExit(f"U+{ord(character):04X} is {class_of[character]} and a number to Digits")
+        if not is_number and class_of.get(character) == "kNumber":
+            raise SystemExit(f"U+{ord(character):04X} is a number to the expressions but not to Digits")
 
     ranges = []
     for code_point in range(CODE_POINTS):
-        name = class_of(code_point)
+        name = class_of.get(chr(code_point))
         if name is None:
             continue
         if ranges and ranges[-1][2] == name and ranges[-1][1] == code_point - 1:

@@ -12,6 +12,10 @@ constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
 
 std::string StreamDecoder::Push(int32_t id) {
   held_ += tokenizer_.DecodeToken(id);
+  if (strips_space_ && !held_.empty()) {
+    if (held_[0] == ' ') held_.erase(0, 1);
+    strips_space_ = false;
+  }
   std::string complete;
   size_t position = 0;
   while (position < held_.size()) {

@@ -29,6 +29,7 @@ inline TokenizerSpec SmallTokenizerSpec(const nlohmann::json& golden) {
   spec.kinds.assign(spec.tokens.size(), TokenKind::kNormal);
   for (const int32_t id : golden["control"]) spec.kinds[id] = TokenKind::kControl;
   for (const int32_t id : golden["user_defined"]) spec.kinds[id] = TokenKind::kUserDefined;
+  for (const int32_t id : golden["user_defined"]) spec.added_rules[id].in_normalized_text = true;
   spec.merges = golden["merges"].get<std::vector<std::string>>();
   return spec;
 }

@@ -1,319 +1,275 @@
 #include "engine/text/tokenizer.h"
 
 #include <algorithm>
-#include <array>
-#include <functional>
 #include <limits>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "core/status_macros.h"
 #include "core/utf8.h"
 #include "engine/text/added_tokens.h"
-#include "engine/text/bpe.h"
-#include "engine/text/byte_alphabet.h"
-#include "engine/text/pre_tokenizer.h"
+#include "engine/text/nfc.h"
+#include "engine/text/plain_encoder.h"
+#include "engine/text/unicode_classes.h"
+#include "engine/text/vocabulary.h"
 #include "fmt/format.h"
 
 namespace epic {
 namespace {
 
-using IdsByString = absl::flat_hash_map<std::string_view, int32_t, std::hash<std::string_view>>;
-
-// A token as an error message shows it: a hostile file must not put kilobytes, control characters or broken UTF-8 into
-// a log.
-std::string Shown(std::string_view token) {
-  constexpr size_t kShownBytes = 40;
-  std::string shown;
-  size_t position = 0;
-  while (position < token.size() && position < kShownBytes) {
-    const Utf8Character character = ReadUtf8(token, position);
-    const bool shows = character.kind == Utf8Character::Kind::kValid && character.code_point >= 0x20 &&
-                       (character.code_point < 0x7F || character.code_point >= 0xA0);
-    for (const char byte : token.substr(position, character.length)) {
-      shown += shows ? std::string(1, byte) : fmt::format("\\x{:02x}", static_cast<uint8_t>(byte));
-    }
-    position += character.length;
+// The beginning of the white space that ends at `end`, not before `begin`.
+size_t BeginOfSpaces(std::string_view text, size_t begin, size_t end) {
+  while (end > begin) {
+    size_t character = end - 1;
+    while (character > begin && (static_cast<uint8_t>(text[character]) & 0xC0) == 0x80) --character;
+    if (ClassOf(ReadUtf8(text, character).code_point) != CharacterClass::kSpace) break;
+    end = character;
   }
-  return fmt::format("\"{}{}\"", shown, position < token.size() ? "..." : "");
+  return end;
 }
 
-// Special and ordinary text never mix: these are not made by merges and decode to nothing.
-bool IsSpecial(TokenKind kind) {
-  return kind == TokenKind::kControl || kind == TokenKind::kUnknown || kind == TokenKind::kUnused;
-}
-
-class ByteLevelBpeTokenizer final : public Tokenizer {
- public:
-  explicit ByteLevelBpeTokenizer(TokenizerSpec spec) : spec_(std::move(spec)) {}
-  ByteLevelBpeTokenizer(const ByteLevelBpeTokenizer&) = delete;
-  ByteLevelBpeTokenizer& operator=(const ByteLevelBpeTokenizer&) = delete;
-
-  // Builds everything else from spec_. To be called once, before anything else.
-  absl::Status Build();
-
-  absl::StatusOr<Encoding> EncodeText(std::string_view text) const override;
-  absl::StatusOr<std::vector<int32_t>> EncodePieces(std::span<const TextPiece> pieces, bool at_start) const override;
-  std::string DecodeToken(int32_t id, bool with_specials) const override;
-  int32_t vocab_size() const override { return static_cast<int32_t>(spec_.tokens.size()); }
-  bool IsControl(int32_t id) const override { return IsKnown(id) && IsSpecial(spec_.kinds[id]); }
-  std::optional<int32_t> TokenId(std::string_view token) const override;
-  std::optional<int32_t> sequence_start_id() const override { return spec_.add_bos ? spec_.bos_id : std::nullopt; }
-  std::optional<int32_t> eos_id() const override { return spec_.eos_id; }
-  std::span<const int32_t> stop_ids() const override { return spec_.stop_ids; }
-
- private:
-  bool IsKnown(int32_t id) const { return id >= 0 && id < vocab_size(); }
-  absl::Status CheckSpecialIds();
-  absl::Status IndexTokens();
-  absl::Status BuildMerger();
-  absl::Status AddMerge(size_t rank);
-  void IndexWholePieces();
-  // Appends the tokens of text[begin, end), in which only user-defined tokens are recognised.
-  void EncodeStretch(std::string_view text, size_t begin, size_t end, Encoding& encoding) const;
-  // Appends the tokens of text[begin, end), in which nothing but merges is left to do.
-  void EncodePlain(std::string_view text, size_t begin, size_t end, Encoding& encoding) const;
-
-  TokenizerSpec spec_;              // merges and chat template are dropped once built
-  std::vector<std::string> bytes_;  // what each token decodes to, by id
-  IdsByString ids_;                 // by written form; views of spec_.tokens
-  AddedTokens control_tokens_;
-  AddedTokens user_defined_tokens_;
-  std::optional<BytePairMerger> merger_;
-  // Pieces that merge into a single token, which most words do; views of bytes_.
-  IdsByString whole_pieces_;
-};
-
-absl::Status ByteLevelBpeTokenizer::Build() {
-  EPIC_RETURN_IF_ERROR(CheckSpecialIds());
-  EPIC_RETURN_IF_ERROR(IndexTokens());
-  EPIC_RETURN_IF_ERROR(BuildMerger());
-  IndexWholePieces();
-  spec_.merges = {};
-  spec_.chat_template = {};
-  return absl::OkStatus();
-}
-
-absl::Status ByteLevelBpeTokenizer::CheckSpecialIds() {
-  if (spec_.tokens.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
-    return absl::InvalidArgumentError(fmt::format("the vocabulary has {} tokens, more than ids", spec_.tokens.size()));
+size_t EndOfSpaces(std::string_view text, size_t begin) {
+  while (begin < text.size()) {
+    const Utf8Character character = ReadUtf8(text, begin);
+    if (ClassOf(character.code_point) != CharacterClass::kSpace) break;
+    begin += character.length;
   }
-  if (spec_.kinds.size() != spec_.tokens.size()) {
-    return absl::InvalidArgumentError(
-        fmt::format("the vocabulary has {} tokens but {} token kinds", spec_.tokens.size(), spec_.kinds.size()));
-  }
-  if (spec_.eos_id) spec_.stop_ids.push_back(*spec_.eos_id);
-  std::vector<std::pair<const char*, int32_t>> special_ids;
-  if (spec_.bos_id) special_ids.emplace_back("BOS", *spec_.bos_id);
-  if (spec_.eos_id) special_ids.emplace_back("EOS", *spec_.eos_id);
-  for (const int32_t id : spec_.stop_ids) special_ids.emplace_back("stop", id);
-  for (const auto& [name, id] : special_ids) {
-    if (!IsKnown(id)) {
-      return absl::InvalidArgumentError(
-          fmt::format("the {} token's id {} is outside the vocabulary of {} tokens", name, id, vocab_size()));
-    }
-    TokenKind& kind = spec_.kinds[id];
-    if (kind == TokenKind::kUserDefined || kind == TokenKind::kNormal) kind = TokenKind::kControl;
-  }
-  std::sort(spec_.stop_ids.begin(), spec_.stop_ids.end());
-  spec_.stop_ids.erase(std::unique(spec_.stop_ids.begin(), spec_.stop_ids.end()), spec_.stop_ids.end());
-  if (spec_.add_bos && !spec_.bos_id) {
-    return absl::InvalidArgumentError("the tokenizer starts sequences with a BOS token but names none");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ByteLevelBpeTokenizer::IndexTokens() {
-  ids_.reserve(spec_.tokens.size());
-  bytes_.reserve(spec_.tokens.size());
-  for (int32_t id = 0; id < vocab_size(); ++id) {
-    const std::string& token = spec_.tokens[id];
-    const TokenKind kind = spec_.kinds[id];
-    if (token.empty()) return absl::InvalidArgumentError(fmt::format("token {} of the vocabulary is empty", id));
-    if (FindInvalidUtf8(token)) {
-      return absl::InvalidArgumentError(fmt::format("token {} of the vocabulary ({}) is not UTF-8", id, Shown(token)));
-    }
-    const auto [existing, is_new] = ids_.try_emplace(token, id);
-    if (!is_new) {
-      return absl::InvalidArgumentError(
-          fmt::format("tokens {} and {} of the vocabulary are both {}", existing->second, id, Shown(token)));
-    }
-    if (kind == TokenKind::kByte) {
-      return absl::InvalidArgumentError(
-          fmt::format("token {} ({}) is of the kind \"byte\", which byte-level BPE does not have", id, Shown(token)));
-    }
-    if (kind == TokenKind::kControl || kind == TokenKind::kUnknown) control_tokens_.Add(token, id);
-    if (kind == TokenKind::kUserDefined) user_defined_tokens_.Add(token, id);
-    // A normal token outside the alphabet is never the result of merges of bytes; it decodes to its written form.
-    std::optional<std::string> bytes;
-    if (kind == TokenKind::kNormal) bytes = AlphabetToBytes(token);
-    bytes_.push_back(bytes ? *std::move(bytes) : token);
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ByteLevelBpeTokenizer::BuildMerger() {
-  std::array<int32_t, 256> byte_ids{};
-  for (int byte = 0; byte < 256; ++byte) {
-    const std::string stand_in = ByteToAlphabet(static_cast<uint8_t>(byte));
-    const std::optional<int32_t> id = TokenId(stand_in);
-    byte_ids[byte] = id && spec_.kinds[*id] == TokenKind::kNormal ? *id : BytePairMerger::kNoToken;
-    const bool is_plain = (byte >= 0x20 && byte <= 0x7E) || byte == '\n';
-    if (is_plain && byte_ids[byte] == BytePairMerger::kNoToken) {
-      return absl::InvalidArgumentError(
-          fmt::format("the vocabulary has no ordinary token for the byte 0x{:02x} (written {}), so that it cannot "
-                      "represent plain text",
-                      byte, Shown(stand_in)));
-    }
-  }
-  merger_.emplace(byte_ids);
-  merger_->Reserve(spec_.merges.size());
-  for (size_t rank = 0; rank < spec_.merges.size(); ++rank) EPIC_RETURN_IF_ERROR(AddMerge(rank));
-  return absl::OkStatus();
-}
-
-absl::Status ByteLevelBpeTokenizer::AddMerge(size_t rank) {
-  const std::string_view merge = spec_.merges[rank];
-  const size_t space = merge.find(' ');
-  if (space == std::string_view::npos || merge.find(' ', space + 1) != std::string_view::npos) {
-    return absl::InvalidArgumentError(
-        fmt::format("merge {} is {}; expected two tokens with one space between them", rank, Shown(merge)));
-  }
-  const std::string_view left = merge.substr(0, space);
-  const std::string_view right = merge.substr(space + 1);
-  const std::string merged = std::string(left).append(right);
-  int32_t ids[3];
-  size_t count = 0;
-  for (const std::string_view token : {left, right, std::string_view(merged)}) {
-    const std::optional<int32_t> id = TokenId(token);
-    if (!id) {
-      return absl::InvalidArgumentError(
-          fmt::format("merge {} ({}) names {}, which is not in the vocabulary", rank, Shown(merge), Shown(token)));
-    }
-    if (IsSpecial(spec_.kinds[*id])) {
-      return absl::InvalidArgumentError(fmt::format(
-          "merge {} ({}) would build the control token {} out of ordinary text", rank, Shown(merge), Shown(token)));
-    }
-    ids[count++] = *id;
-  }
-  if (!merger_->AddMerge(ids[0], ids[1], ids[2])) {
-    return absl::InvalidArgumentError(fmt::format("merge {} ({}) stands in the list twice", rank, Shown(merge)));
-  }
-  return absl::OkStatus();
-}
-
-void ByteLevelBpeTokenizer::IndexWholePieces() {
-  constexpr size_t kPieceBytesMax = 64;  // longer words are rare, and then merged
-  std::vector<BytePairMerger::Token> tokens;
-  for (int32_t id = 0; id < vocab_size(); ++id) {
-    if (spec_.kinds[id] != TokenKind::kNormal || bytes_[id].size() > kPieceBytesMax) continue;
-    tokens.clear();
-    merger_->Encode(bytes_[id], tokens);
-    if (tokens.size() == 1 && tokens[0].id == id) whole_pieces_.emplace(bytes_[id], id);
-  }
-}
-
-void ByteLevelBpeTokenizer::EncodePlain(std::string_view text, size_t begin, size_t end, Encoding& encoding) const {
-  const std::string_view stretch = text.substr(begin, end - begin);
-  std::vector<BytePairMerger::Token> tokens;
-  for (size_t position = 0; position < stretch.size();) {
-    const size_t piece_end = NextSmolLmPiece(stretch, position);
-    const std::string_view piece = stretch.substr(position, piece_end - position);
-    if (const auto whole = whole_pieces_.find(piece); whole != whole_pieces_.end()) {
-      encoding.ids.push_back(whole->second);
-      encoding.byte_ends.push_back(begin + piece_end);
-    } else {
-      tokens.clear();
-      merger_->Encode(piece, tokens);
-      for (const BytePairMerger::Token& token : tokens) {
-        encoding.ids.push_back(token.id);
-        encoding.byte_ends.push_back(begin + position + token.end);
-      }
-    }
-    position = piece_end;
-  }
-}
-
-void ByteLevelBpeTokenizer::EncodeStretch(std::string_view text, size_t begin, size_t end, Encoding& encoding) const {
-  const std::string_view stretch = text.substr(0, end);
-  while (begin < end) {
-    const std::optional<AddedTokens::Match> match = user_defined_tokens_.FindFirst(stretch, begin);
-    EncodePlain(text, begin, match ? match->begin : end, encoding);
-    if (!match) break;
-    encoding.ids.push_back(match->id);
-    encoding.byte_ends.push_back(match->end);
-    begin = match->end;
-  }
+  return begin;
 }
 
 absl::Status CheckUtf8(std::string_view text) {
   const std::optional<size_t> position = FindInvalidUtf8(text);
   if (!position) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      fmt::format("the text is not UTF-8: byte {} (0x{:02x}) does not begin a whole "
-                  "character; send UTF-8",
-                  *position, static_cast<uint8_t>(text[*position])));
+      fmt::format("the text is not UTF-8: byte {} (0x{:02x}) does not begin a whole character; send UTF-8", *position,
+                  static_cast<uint8_t>(text[*position])));
 }
 
-absl::StatusOr<Tokenizer::Encoding> ByteLevelBpeTokenizer::EncodeText(std::string_view text) const {
-  EPIC_RETURN_IF_ERROR(CheckUtf8(text));
-  Encoding encoding;
-  EncodeStretch(text, 0, text.size(), encoding);
-  if (!encoding.byte_ends.empty()) encoding.byte_ends.back() = text.size();  // see Encoding: bytes without tokens
-  return encoding;
+// Checks BOS, EOS and the stop tokens, makes them control, and leaves in stop_ids every one that ends a generation.
+absl::Status ReadSpecialIds(TokenizerSpec& spec) {
+  if (spec.tokens.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
+    return absl::InvalidArgumentError(fmt::format("the vocabulary has {} tokens, more than ids", spec.tokens.size()));
+  }
+  if (spec.kinds.size() != spec.tokens.size()) {
+    return absl::InvalidArgumentError(
+        fmt::format("the vocabulary has {} tokens but {} token kinds", spec.tokens.size(), spec.kinds.size()));
+  }
+  if (spec.eos_id) spec.stop_ids.push_back(*spec.eos_id);
+  std::vector<std::pair<const char*, int32_t>> special_ids;
+  if (spec.bos_id) special_ids.emplace_back("BOS", *spec.bos_id);
+  if (spec.eos_id) special_ids.emplace_back("EOS", *spec.eos_id);
+  for (const int32_t id : spec.stop_ids) special_ids.emplace_back("stop", id);
+  for (const auto& [name, id] : special_ids) {
+    if (id < 0 || static_cast<size_t>(id) >= spec.tokens.size()) {
+      return absl::InvalidArgumentError(
+          fmt::format("the {} token's id {} is outside the vocabulary of {} tokens", name, id, spec.tokens.size()));
+    }
+    TokenKind& kind = spec.kinds[id];
+    if (kind == TokenKind::kUserDefined || kind == TokenKind::kNormal) kind = TokenKind::kControl;
+  }
+  if (spec.add_bos && !spec.bos_id) {
+    return absl::InvalidArgumentError("the tokenizer starts sequences with a BOS token but names none");
+  }
+  std::sort(spec.stop_ids.begin(), spec.stop_ids.end());
+  spec.stop_ids.erase(std::unique(spec.stop_ids.begin(), spec.stop_ids.end()), spec.stop_ids.end());
+  return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<int32_t>> ByteLevelBpeTokenizer::EncodePieces(std::span<const TextPiece> pieces,
-                                                                         bool /*at_start*/) const {
-  Encoding encoding;
-  std::string run;  // what has stood since the last control token
-  const auto end_run = [&] {
-    EncodeStretch(run, 0, run.size(), encoding);
-    run.clear();
+class TextTokenizer final : public Tokenizer {
+ public:
+  // Takes what ReadSpecialIds left of the specification.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(TokenizerSpec spec);
+
+  absl::StatusOr<Encoding> EncodeText(std::string_view text) const override;
+  absl::StatusOr<std::vector<int32_t>> EncodePieces(std::span<const TextPiece> pieces, bool at_start) const override;
+  std::string DecodeToken(int32_t id, bool with_specials) const override;
+  int32_t vocab_size() const override { return vocabulary_.size(); }
+  bool IsControl(int32_t id) const override { return vocabulary_.Has(id) && IsSpecialKind(vocabulary_.kind(id)); }
+  std::optional<int32_t> TokenId(std::string_view token) const override { return vocabulary_.Find(token); }
+  std::optional<int32_t> sequence_start_id() const override { return spec_.add_bos ? spec_.bos_id : std::nullopt; }
+  std::optional<int32_t> eos_id() const override { return spec_.eos_id; }
+  std::span<const int32_t> stop_ids() const override { return spec_.stop_ids; }
+  bool decode_strips_space() const override { return spec_.decode_strips_space; }
+
+ private:
+  // A text on its way to ids.
+  struct Task {
+    std::string_view text;
+    bool at_start;
+    WordCache cache;
+    Encoding encoding;
   };
+  // The stretch of text that an added token takes, with the white space that belongs to it.
+  struct Place {
+    size_t begin;
+    size_t end;
+  };
+
+  TextTokenizer(TokenizerSpec spec, Vocabulary vocabulary)
+      : spec_(std::move(spec)), vocabulary_(std::move(vocabulary)) {}
+
+  void IndexAddedTokens();
+  // `from`: where the added token before this one ended, whose white space is not taken twice.
+  Place PlaceOf(const AddedTokens::Match& match, std::string_view text, size_t from) const;
+  bool NeedsSpace(const Task& task, size_t begin) const;
+  static void AddToken(int32_t id, size_t end, Task& task);
+
+  // Each appends the tokens of text[begin, end), with less left to find in it than the one before.
+  void EncodeRun(size_t begin, size_t end, Task& task) const;         // no control tokens
+  void EncodeStretch(size_t begin, size_t end, Task& task) const;     // and no others outside normalised text
+  void EncodeNormalized(size_t begin, size_t end, Task& task) const;  // and text needs no normalisation
+
+  TokenizerSpec spec_;  // what the vocabulary and the encoder have taken over is dropped
+  Vocabulary vocabulary_;
+  AddedTokens added_;             // control tokens, and user-defined ones that are found in the text as it is
+  AddedTokens added_normalized_;  // user-defined tokens that are found behind the normaliser
+  std::unique_ptr<PlainEncoder> encoder_;
+};
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> TextTokenizer::Create(TokenizerSpec spec) {
+  EPIC_ASSIGN_OR_RETURN(Vocabulary vocabulary, Vocabulary::Create(spec.tokens, spec.kinds));
+  // Not make_unique: the constructor is private. The encoder views the vocabulary where it stays.
+  std::unique_ptr<TextTokenizer> tokenizer(new TextTokenizer(std::move(spec), std::move(vocabulary)));
+  const auto make_encoder = tokenizer->spec_.model == "bpe" ? MakeByteLevelEncoder : MakeSentencePieceEncoder;
+  EPIC_ASSIGN_OR_RETURN(tokenizer->encoder_, make_encoder(tokenizer->spec_, tokenizer->vocabulary_));
+  tokenizer->IndexAddedTokens();
+  tokenizer->spec_.tokens = {};
+  tokenizer->spec_.kinds = {};
+  tokenizer->spec_.merges = {};
+  tokenizer->spec_.scores = {};
+  tokenizer->spec_.chat_template = {};
+  return tokenizer;
+}
+
+void TextTokenizer::IndexAddedTokens() {
+  for (int32_t id = 0; id < vocabulary_.size(); ++id) {
+    const TokenKind kind = vocabulary_.kind(id);
+    const std::string& token = vocabulary_.token(id);
+    if (kind == TokenKind::kControl || kind == TokenKind::kUnknown) added_.Add(token, id);
+    if (kind != TokenKind::kUserDefined) continue;
+    const auto rule = spec_.added_rules.find(id);
+    if (rule == spec_.added_rules.end() || !rule->second.in_normalized_text) {
+      added_.Add(token, id);
+      continue;
+    }
+    const std::optional<NormalizedText> normalized = spec_.normalizes_nfc ? NormalizeNfc(token) : std::nullopt;
+    added_normalized_.Add(normalized ? normalized->text : token, id);
+  }
+}
+
+TextTokenizer::Place TextTokenizer::PlaceOf(const AddedTokens::Match& match, std::string_view text, size_t from) const {
+  Place place = {match.begin, match.end};
+  const auto rule = spec_.added_rules.find(match.id);
+  if (rule == spec_.added_rules.end()) return place;
+  if (rule->second.strips_left) place.begin = BeginOfSpaces(text, from, match.begin);
+  if (rule->second.strips_right) place.end = EndOfSpaces(text, match.end);
+  return place;
+}
+
+bool TextTokenizer::NeedsSpace(const Task& task, size_t begin) const {
+  if (spec_.space_prefix == SpacePrefix::kNever || (begin == 0 && !task.at_start)) return false;
+  if (spec_.space_prefix == SpacePrefix::kFirst && begin > 0) return false;
+  const std::string_view rest = task.text.substr(begin);
+  return !spec_.space_prefix_unless_space || !(rest.starts_with(' ') || rest.starts_with("\u2581"));
+}
+
+void TextTokenizer::AddToken(int32_t id, size_t end, Task& task) {
+  task.encoding.ids.push_back(id);
+  task.encoding.byte_ends.push_back(end);
+}
+
+void TextTokenizer::EncodeNormalized(size_t begin, size_t end, Task& task) const {
+  const std::string_view stretch = task.text.substr(0, end);
+  const auto encode = [&](size_t from, size_t to) {
+    if (from < to) encoder_->Encode(task.text, from, to, NeedsSpace(task, from), task.cache, task.encoding);
+  };
+  size_t from = begin;  // behind the last added token
+  for (auto match = added_normalized_.FindFirst(stretch, begin); match;
+       match = added_normalized_.FindFirst(stretch, match->end)) {
+    const Place place = PlaceOf(*match, stretch, from);
+    encode(from, place.begin);
+    AddToken(match->id, place.end, task);
+    from = place.end;
+  }
+  encode(from, end);
+}
+
+void TextTokenizer::EncodeStretch(size_t begin, size_t end, Task& task) const {
+  std::optional<NormalizedText> normalized;
+  if (spec_.normalizes_nfc) normalized = NormalizeNfc(task.text.substr(begin, end - begin));
+  if (!normalized) return EncodeNormalized(begin, end, task);
+  Task inner = {normalized->text, task.at_start && begin == 0, std::move(task.cache), {}};
+  EncodeNormalized(0, inner.text.size(), inner);
+  task.cache = std::move(inner.cache);
+  normalized->ToOriginal(inner.encoding.byte_ends);
+  for (size_t i = 0; i < inner.encoding.ids.size(); ++i) {
+    AddToken(inner.encoding.ids[i], begin + inner.encoding.byte_ends[i], task);
+  }
+}
+
+void TextTokenizer::EncodeRun(size_t begin, size_t end, Task& task) const {
+  const std::string_view run = task.text.substr(0, end);
+  size_t from = begin;  // behind the last added token
+  for (auto match = added_.FindFirst(run, begin); match; match = added_.FindFirst(run, match->end)) {
+    if (IsControl(match->id)) continue;  // in text of users, where it is not what it looks like
+    const Place place = PlaceOf(*match, run, from);
+    if (from < place.begin) EncodeStretch(from, place.begin, task);
+    AddToken(match->id, place.end, task);
+    from = place.end;
+  }
+  if (from < end) EncodeStretch(from, end, task);
+}
+
+absl::StatusOr<Tokenizer::Encoding> TextTokenizer::EncodeText(std::string_view text) const {
+  EPIC_RETURN_IF_ERROR(CheckUtf8(text));
+  Task task = {text, false, WordCache(text.size()), {}};
+  EncodeRun(0, text.size(), task);
+  Encoding& encoding = task.encoding;
+  if (!encoding.byte_ends.empty()) encoding.byte_ends.back() = text.size();  // see Encoding: bytes without tokens
+  return std::move(encoding);
+}
+
+absl::StatusOr<std::vector<int32_t>> TextTokenizer::EncodePieces(std::span<const TextPiece> pieces,
+                                                                 bool at_start) const {
+  std::string text;
   for (const TextPiece& piece : pieces) {
     EPIC_RETURN_IF_ERROR(CheckUtf8(piece.text));
-    size_t begin = 0;
-    while (piece.specials) {
-      const std::optional<AddedTokens::Match> match = control_tokens_.FindFirst(piece.text, begin);
-      if (!match) break;
-      run += piece.text.substr(begin, match->begin - begin);
-      end_run();
-      encoding.ids.push_back(match->id);
-      begin = match->end;
-    }
-    run += piece.text.substr(begin);
+    text += piece.text;
   }
-  end_run();
-  return std::move(encoding.ids);
+  Task task = {text, at_start, WordCache(text.size()), {}};
+  size_t from = 0;  // behind the last control token
+  size_t piece_begin = 0;
+  for (const TextPiece& piece : pieces) {
+    const std::string_view until_piece_end = std::string_view(text).substr(0, piece_begin + piece.text.size());
+    for (auto match = piece.specials ? added_.FindFirst(until_piece_end, piece_begin) : std::nullopt; match;
+         match = added_.FindFirst(until_piece_end, match->end)) {
+      if (!IsControl(match->id)) continue;  // EncodeRun finds it again
+      const Place place = PlaceOf(*match, text, from);
+      if (from < place.begin) EncodeRun(from, place.begin, task);
+      AddToken(match->id, place.end, task);
+      from = place.end;
+    }
+    piece_begin = until_piece_end.size();
+  }
+  if (from < text.size()) EncodeRun(from, text.size(), task);
+  return std::move(task.encoding.ids);
 }
 
-std::string ByteLevelBpeTokenizer::DecodeToken(int32_t id, bool with_specials) const {
-  if (!IsKnown(id) || (!with_specials && IsSpecial(spec_.kinds[id]))) return "";
-  return bytes_[id];
-}
-
-std::optional<int32_t> ByteLevelBpeTokenizer::TokenId(std::string_view token) const {
-  const auto found = ids_.find(token);
-  if (found == ids_.end()) return std::nullopt;
-  return found->second;
+std::string TextTokenizer::DecodeToken(int32_t id, bool with_specials) const {
+  if (!vocabulary_.Has(id) || (!with_specials && IsControl(id))) return "";
+  return encoder_->BytesOf(id);
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(TokenizerSpec spec) {
-  if (spec.model != "bpe") {
+  if (spec.model != "bpe" && spec.model != "spm") {
     return absl::UnimplementedError(
-        fmt::format("the tokenizer model is {}; only byte-level BPE (\"bpe\") is supported", Shown(spec.model)));
+        fmt::format("the tokenizer model is {}; byte-level BPE (\"bpe\") and SentencePiece's BPE (\"spm\") are run",
+                    ShownToken(spec.model)));
   }
-  if (spec.pre_tokenizer != "smollm") {
-    return absl::UnimplementedError(
-        fmt::format("the pre-tokenizer is {}; only \"smollm\" is supported", Shown(spec.pre_tokenizer)));
-  }
-  auto tokenizer = std::make_unique<ByteLevelBpeTokenizer>(std::move(spec));
-  EPIC_RETURN_IF_ERROR(tokenizer->Build());
-  return tokenizer;
+  EPIC_RETURN_IF_ERROR(ReadSpecialIds(spec));
+  return TextTokenizer::Create(std::move(spec));
 }
 
 absl::StatusOr<std::vector<int32_t>> Tokenizer::EncodeWithSpecials(std::string_view text) const {
@@ -324,6 +280,7 @@ absl::StatusOr<std::vector<int32_t>> Tokenizer::EncodeWithSpecials(std::string_v
 std::string Tokenizer::Decode(std::span<const int32_t> ids, bool with_specials) const {
   std::string bytes;
   for (const int32_t id : ids) bytes += DecodeToken(id, with_specials);
+  if (decode_strips_space() && bytes.starts_with(' ')) bytes.erase(0, 1);
   return bytes;
 }
 

@@ -1,8 +1,8 @@
 #include "engine/text/unicode_classes.h"
 
-#include <algorithm>
-#include <array>
 #include <iterator>
+#include <memory>
+#include <vector>
 
 namespace epic {
 namespace {
@@ -20,9 +20,11 @@ constexpr Range kRanges[] = {
 #include "engine/text/unicode_ranges.inc"
 };
 
+constexpr uint32_t kCodePoints = 0x110000;
+
 constexpr bool RangesAscend() {
   for (size_t i = 0; i < std::size(kRanges); ++i) {
-    if (kRanges[i].first > kRanges[i].last) return false;
+    if (kRanges[i].first > kRanges[i].last || kRanges[i].last >= kCodePoints) return false;
     if (i > 0 && kRanges[i].first <= kRanges[i - 1].last) return false;
   }
   return true;
@@ -38,16 +40,28 @@ constexpr std::array<CharacterClass, 128> MakeAsciiClasses() {
   }
   return classes;
 }
-constexpr std::array<CharacterClass, 128> kAsciiClasses = MakeAsciiClasses();
+
+// One entry a code point: a megabyte, of which a text touches a few pages, against a search for every character.
+std::vector<CharacterClass> MakeClasses() {
+  std::vector<CharacterClass> classes(kCodePoints, kOther);
+  for (const Range& range : kRanges) {
+    for (uint32_t code_point = range.first; code_point <= range.last; ++code_point) {
+      classes[code_point] = range.character_class;
+    }
+  }
+  return classes;
+}
 
 }  // namespace
 
-CharacterClass ClassOf(char32_t code_point) {
-  if (code_point < kAsciiClasses.size()) return kAsciiClasses[code_point];
-  const Range* range = std::lower_bound(std::begin(kRanges), std::end(kRanges), code_point,
-                                        [](const Range& candidate, char32_t value) { return candidate.last < value; });
-  if (range == std::end(kRanges) || code_point < range->first) return kOther;
-  return range->character_class;
+namespace internal {
+
+constexpr std::array<CharacterClass, 128> kAsciiClasses = MakeAsciiClasses();
+
+CharacterClass ClassBehindAscii(char32_t code_point) {
+  static const std::vector<CharacterClass>& classes = *new std::vector<CharacterClass>(MakeClasses());
+  return code_point < kCodePoints ? classes[code_point] : kOther;
 }
 
+}  // namespace internal
 }  // namespace epic

@@ -21,7 +21,7 @@ std::string FromHex(const std::string& hex) {
 class ByteTokenizer final : public Tokenizer {
  public:
   absl::StatusOr<Encoding> EncodeText(std::string_view) const override { return Encoding{}; }
-  absl::StatusOr<std::vector<int32_t>> EncodeWithSpecials(std::string_view) const override {
+  absl::StatusOr<std::vector<int32_t>> EncodePieces(std::span<const TextPiece>, bool) const override {
     return std::vector<int32_t>{};
   }
   std::string DecodeToken(int32_t id, bool) const override { return std::string(1, static_cast<char>(id)); }
@@ -30,6 +30,8 @@ class ByteTokenizer final : public Tokenizer {
   std::optional<int32_t> TokenId(std::string_view) const override { return std::nullopt; }
   std::optional<int32_t> sequence_start_id() const override { return std::nullopt; }
   std::optional<int32_t> eos_id() const override { return std::nullopt; }
+  std::span<const int32_t> stop_ids() const override { return {}; }
+  bool decode_strips_space() const override { return false; }
 };
 
 bool IsWholeUtf8(const std::string& text) { return !FindInvalidUtf8(text).has_value(); }
