@@ -2,6 +2,7 @@
 #ifndef EPIC_ENGINE_PROMPT_H_
 #define EPIC_ENGINE_PROMPT_H_
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -34,13 +35,25 @@ struct PromptMessage {
   std::vector<PromptPart> parts;
 };
 
-// Lays out `messages` by the template: template text with special tokens on, parts of messages with special tokens
-// off, chunks as they are. Adjacent fresh tokens become one segment. INVALID_ARGUMENT for text that is not UTF-8, token
-// ids outside the vocabulary, or roles that the template refuses.
+// The day in UTC, so that every worker writes the same one into its prompts.
+std::chrono::year_month_day Today();
+
+// Lays out `messages` by the template: template text with special tokens on, text parts of messages with special tokens
+// off, chunks and token ids as they are. All text between two of those is encoded as one, so that a prompt without them
+// has the ids of `apply_chat_template`, and adjacent fresh tokens become one segment.
+//
+// Beginning of sequence, one rule for every linker: where the model's own tokenizer starts a sequence with BOS, the
+// prompt has one at its start, written by the template or else put there by us (apply_chat_template would leave it out;
+// docs/linking.md, "Beginning of sequence"). Where it does not, there is one where the template writes it.
+//
+// `today` is for the layouts that name the date (llama-3.2). INVALID_ARGUMENT for text that is not UTF-8, token ids
+// outside the vocabulary, or messages that the template refuses.
 absl::StatusOr<std::vector<PromptSegment>> BuildChatPrompt(const Tokenizer& tokenizer,
                                                            const ChatTemplate& chat_template,
-                                                           const std::vector<PromptMessage>& messages);
-// Exactly these parts, behind BOS where the model's tokenizer starts a sequence with one.
+                                                           const std::vector<PromptMessage>& messages,
+                                                           std::chrono::year_month_day today = Today());
+// Exactly these parts, text parts that touch encoded as one, behind BOS where the model's tokenizer starts a sequence
+// with one and the parts do not begin with it.
 absl::StatusOr<std::vector<PromptSegment>> BuildRawPrompt(const Tokenizer& tokenizer,
                                                           const std::vector<PromptPart>& parts);
 

@@ -70,7 +70,7 @@ TEST_F(TokenizerModelTest, IdsEqualTheReference) {
 }
 
 TEST_F(TokenizerModelTest, ChatEqualsTheReference) {
-  const auto chat = ChatTemplate::Recognise(spec_.chat_template);
+  const auto chat = ChatTemplate::Recognise(spec_);
   ASSERT_TRUE(chat.ok()) << chat.status();
   EXPECT_EQ((*chat)->name(), "chatml-default-system");
   for (const std::string& stop : (*chat)->stop_tokens()) {
@@ -81,21 +81,21 @@ TEST_F(TokenizerModelTest, ChatEqualsTheReference) {
   }
   const nlohmann::json conversations = ReadTextGolden("chat.json")["conversations"];
   for (size_t i = 0; i < conversations.size(); ++i) {
-    std::vector<std::string> roles;
-    for (const auto& message : conversations[i]) roles.push_back(message[0]);
-    const auto spans = (*chat)->Render(roles);
+    const std::vector<std::pair<std::string, std::string>> conversation = conversations[i];
+    std::vector<ChatMessage> messages;
+    for (const auto& [role, content] : conversation) messages.push_back({role, {{content}}});
+    const auto spans = (*chat)->Render(messages, {});
     ASSERT_TRUE(spans.ok()) << spans.status();
     std::string text;
-    Ids ids;
+    std::vector<TextPiece> pieces;
     for (const TemplateSpan& span : *spans) {
-      const bool is_content = span.kind == TemplateSpan::Kind::kContent;
-      const std::string part = is_content ? conversations[i][span.message][1].get<std::string>() : span.text;
-      const Ids part_ids = is_content ? tokenizer_->EncodeText(part)->ids : *tokenizer_->EncodeWithSpecials(part);
-      text += part;
-      ids.insert(ids.end(), part_ids.begin(), part_ids.end());
+      text += span.text;
+      pieces.push_back({span.text, span.kind == TemplateSpan::Kind::kTemplate});
     }
+    const auto ids = tokenizer_->EncodePieces(pieces, true);
+    ASSERT_TRUE(ids.ok()) << ids.status();
     EXPECT_EQ(text, golden_["chat"]["rendered"][i]);
-    EXPECT_EQ(ids, golden_["chat"]["ids"][i].get<Ids>());
+    EXPECT_EQ(*ids, golden_["chat"]["ids"][i].get<Ids>());
   }
 }
 

@@ -1,13 +1,14 @@
 #include "engine/text/chat_template.h"
 
 #include <algorithm>
-#include <iterator>
 #include <optional>
 #include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "core/status_macros.h"
+#include "engine/text/chat_template_layouts.h"
+#include "engine/text/chat_template_table.h"
 #include "engine/text/template_source.h"
 #include "fmt/format.h"
 
@@ -18,39 +19,6 @@ using Kind = TemplateStep::Kind;
 
 constexpr std::string_view kTurnStart = "<|im_start|>";
 constexpr std::string_view kTurnEnd = "<|im_end|>";
-constexpr std::string_view kRoles[] = {"system", "user", "assistant"};
-
-class ChatMl final : public ChatTemplate {
- public:
-  explicit ChatMl(std::optional<std::string> default_system) : default_system_(std::move(default_system)) {}
-
-  absl::StatusOr<std::vector<TemplateSpan>> Render(const std::vector<std::string>& roles) const override;
-  std::string name() const override { return default_system_ ? "chatml-default-system" : "chatml"; }
-  std::vector<std::string> stop_tokens() const override { return {std::string(kTurnEnd)}; }
-
- private:
-  std::optional<std::string> default_system_;  // a whole turn, as written
-};
-
-absl::StatusOr<std::vector<TemplateSpan>> ChatMl::Render(const std::vector<std::string>& roles) const {
-  if (roles.empty()) return absl::InvalidArgumentError("the conversation has no messages; send at least one");
-  std::vector<TemplateSpan> spans;
-  std::string pending = default_system_ && roles[0] != "system" ? *default_system_ : "";
-  for (size_t message = 0; message < roles.size(); ++message) {
-    const std::string& role = roles[message];
-    if (std::find(std::begin(kRoles), std::end(kRoles), role) == std::end(kRoles)) {
-      return absl::InvalidArgumentError(
-          fmt::format("message {} has the role \"{:.40}\"; expected one of system, user, assistant", message, role));
-    }
-    pending += fmt::format("{}{}\n", kTurnStart, role);
-    spans.push_back({TemplateSpan::Kind::kTemplate, std::move(pending), -1});
-    spans.push_back({TemplateSpan::Kind::kContent, "", static_cast<int>(message)});
-    pending = fmt::format("{}\n", kTurnEnd);
-  }
-  pending += fmt::format("{}assistant\n", kTurnStart);
-  spans.push_back({TemplateSpan::Kind::kTemplate, std::move(pending), -1});
-  return spans;
-}
 
 std::string OnOneLine(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
@@ -82,14 +50,8 @@ class StepMatcher {
   bool TakeOptionalDefault(std::string_view condition, std::optional<std::string>& default_system) {
     if (!TakeStatement(condition)) return true;
     if (position_ >= steps_.size() || steps_[position_].kind != Kind::kText) return false;
-    const std::string& turn = steps_[position_].text;
-    const std::string start = fmt::format("{}system\n", kTurnStart);
-    const std::string end = fmt::format("{}\n", kTurnEnd);
-    if (!turn.starts_with(start) || !turn.ends_with(end) || turn.size() < start.size() + end.size()) return false;
-    const std::string_view message =
-        std::string_view(turn).substr(start.size(), turn.size() - start.size() - end.size());
-    if (message.find("<|") != std::string_view::npos) return false;
-    default_system = turn;
+    default_system = MessageOfSystemTurn(steps_[position_].text);
+    if (!default_system) return false;
     ++position_;
     return TakeStatement("endif");
   }
@@ -111,6 +73,8 @@ class StepMatcher {
     const TemplateStep& step = steps_[position_];
     if (step.kind == Kind::kStatement) return fmt::format("{{% {:.80} %}}", OnOneLine(step.text));
     if (step.kind == Kind::kText) return fmt::format("the text \"{:.80}\"", OnOneLine(step.text));
+    if (step.kind == Kind::kOther) return fmt::format("{{{{ {:.80} }}}}", OnOneLine(step.text));
+    if (step.kind == Kind::kBos || step.kind == Kind::kEos) return step.kind == Kind::kBos ? "bos_token" : "eos_token";
     return step.kind == Kind::kRole ? "a message's role" : "a message's content";
   }
 
@@ -119,30 +83,91 @@ class StepMatcher {
   size_t position_ = 0;
 };
 
+// What the template is by its structure: ChatML, with or without BOS and a system message of its own.
+struct Structure {
+  bool is_chatml = false;
+  bool has_bos = false;
+  std::optional<std::string> default_system;
+  std::string unexpected;  // where it is not: what stands there
+};
+
+Structure MatchChatMl(const std::vector<TemplateStep>& steps) {
+  Structure found;
+  StepMatcher matcher(steps);
+  const bool guarded = matcher.TakeOptionalGuard();
+  found.has_bos = matcher.Take(Kind::kBos);
+  found.is_chatml = guarded &&
+                    matcher.TakeOptionalDefault("if messages [ 0 ] [ 'role' ] != 'system'", found.default_system) &&
+                    matcher.TakeStatement("for message in messages") &&
+                    (found.default_system ||
+                     matcher.TakeOptionalDefault("if loop [ 'first' ] and messages [ 0 ] [ 'role' ] != 'system'",
+                                                 found.default_system)) &&
+                    matcher.TakeTurn() && matcher.TakeStatement("endfor") && matcher.TakeGenerationPrompt();
+  found.unexpected = matcher.Here();
+  return found;
+}
+
+std::string TokenText(const TokenizerSpec& spec, std::optional<int32_t> id) {
+  if (!id || *id < 0 || static_cast<size_t>(*id) >= spec.tokens.size()) return "";
+  return spec.tokens[static_cast<size_t>(*id)];
+}
+
+// A layout that writes BOS or EOS needs the vocabulary to say which tokens these are, and every token that it writes.
+absl::Status CheckVocabulary(const ChatTemplate& layout, const TokenizerSpec& spec) {
+  for (const std::string& token : layout.control_tokens()) {
+    if (token.empty()) {
+      return absl::UnimplementedError(
+          fmt::format("the model's chat template ({}) writes its tokenizer's BOS and EOS tokens, and the model's files "
+                      "do not say which these are; use raw prompts, without chat",
+                      layout.name()));
+    }
+    if (std::find(spec.tokens.begin(), spec.tokens.end(), token) == spec.tokens.end()) {
+      return absl::UnimplementedError(
+          fmt::format("the model's chat template ({}) writes the token {:.40}, which its vocabulary does not have; use "
+                      "raw prompts, without chat",
+                      layout.name(), token));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Unrecognised(std::string_view reason) {
   return absl::UnimplementedError(
-      fmt::format("the model's chat template is not one that is rendered exactly (ChatML, with or without a default "
-                  "system message): {}",
+      fmt::format("the model's chat template is none of those that are rendered exactly (docs/chat-templates.md): {}; "
+                  "use raw prompts, without chat",
                   reason));
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Recognise(const std::string& jinja_source) {
-  if (jinja_source.empty()) return absl::UnimplementedError("the model file carries no chat template");
-  const absl::StatusOr<std::vector<TemplateStep>> steps = ReadTemplateSource(jinja_source);
+absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Recognise(const TokenizerSpec& spec) {
+  if (spec.chat_template.empty()) {
+    return absl::UnimplementedError("the model's files carry no chat template; use raw prompts, without chat");
+  }
+  absl::StatusOr<std::vector<TemplateStep>> steps = ReadTemplateSource(spec.chat_template);
   if (!steps.ok()) return Unrecognised(std::string(steps.status().message()));
-  StepMatcher matcher(*steps);
-  std::optional<std::string> default_system;
-  const bool matches =
-      matcher.TakeOptionalGuard() &&
-      matcher.TakeOptionalDefault("if messages [ 0 ] [ 'role' ] != 'system'", default_system) &&
-      matcher.TakeStatement("for message in messages") &&
-      (default_system ||
-       matcher.TakeOptionalDefault("if loop [ 'first' ] and messages [ 0 ] [ 'role' ] != 'system'", default_system)) &&
-      matcher.TakeTurn() && matcher.TakeStatement("endfor") && matcher.TakeGenerationPrompt();
-  if (!matches) return Unrecognised(fmt::format("{} stands where something else was expected", matcher.Here()));
-  return std::make_unique<ChatMl>(std::move(default_system));
+
+  LayoutTexts texts{TokenText(spec, spec.bos_id), TokenText(spec, spec.eos_id), std::nullopt};
+  std::unique_ptr<ChatTemplate> layout;
+  if (Structure structure = MatchChatMl(*steps); structure.is_chatml) {
+    if (!structure.has_bos) texts.bos.clear();
+    texts.default_system = std::move(structure.default_system);
+    layout = MakeChatLayout(ChatLayout::kChatMl, std::move(texts));
+  } else {
+    texts.default_system = TakeDefaultSystem(*steps);
+    const std::optional<ChatLayout> known = FindKnownLayout(HashOfSteps(*steps));
+    if (!known) return Unrecognised(fmt::format("{} stands where ChatML has something else", structure.unexpected));
+    layout = MakeChatLayout(*known, std::move(texts));
+  }
+  EPIC_RETURN_IF_ERROR(CheckVocabulary(*layout, spec));
+  return layout;
+}
+
+void ProtectControlTokens(const ChatTemplate& chat_template, TokenizerSpec& spec) {
+  for (const std::string& token : chat_template.control_tokens()) {
+    const auto found = std::find(spec.tokens.begin(), spec.tokens.end(), token);
+    if (found != spec.tokens.end()) spec.kinds[static_cast<size_t>(found - spec.tokens.begin())] = TokenKind::kControl;
+  }
 }
 
 }  // namespace epic

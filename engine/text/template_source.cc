@@ -1,6 +1,10 @@
 #include "engine/text/template_source.h"
 
+#include <openssl/evp.h>
+
 #include <algorithm>
+#include <array>
+#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -56,7 +60,7 @@ class TemplateReader {
   absl::StatusOr<Token> TakeString();
   void SkipBlanks() { position_ = std::min(source_.find_first_not_of(kBlanks, position_), source_.size()); }
 
-  absl::Status WriteExpression(const std::vector<Token>& tokens);
+  void WriteExpression(const std::vector<Token>& tokens);
   void WriteStatement(const std::vector<Token>& tokens);
   void WriteText(std::string_view text);
 
@@ -82,7 +86,7 @@ absl::StatusOr<std::vector<TemplateStep>> TemplateReader::Read() {
     if (opened == '%') {
       WriteStatement(tokens);
     } else {
-      EPIC_RETURN_IF_ERROR(WriteExpression(tokens));
+      WriteExpression(tokens);
     }
   }
   return std::move(steps_);
@@ -238,33 +242,50 @@ void TemplateReader::WriteStatement(const std::vector<Token>& tokens) {
   steps_.push_back({TemplateStep::Kind::kStatement, Canonical(tokens)});
 }
 
-// An expression is a sum of strings, message['role'] and message['content'].
-absl::Status TemplateReader::WriteExpression(const std::vector<Token>& tokens) {
-  size_t position = 0;
-  const auto refuse = [&] {
-    return absl::UnimplementedError(
-        fmt::format("its expression {{{{ {:.80} }}}} is not understood", Canonical(tokens)));
-  };
-  while (true) {
-    if (position >= tokens.size()) return refuse();
-    if (tokens[position].kind == Token::Kind::kString) {
-      WriteText(tokens[position++].text);
-    } else {
-      if (position + 4 > tokens.size()) return refuse();
-      const std::vector<Token> field(tokens.begin() + position, tokens.begin() + position + 4);
-      const std::string canonical = Canonical(field);
-      if (canonical == "message [ 'role' ]") {
-        steps_.push_back({TemplateStep::Kind::kRole, ""});
-      } else if (canonical == "message [ 'content' ]") {
-        steps_.push_back({TemplateStep::Kind::kContent, ""});
-      } else {
-        return refuse();
-      }
-      position += 4;
+// Reads one term of a sum at `position` and moves behind it; nothing where it is none of those that we know.
+std::optional<TemplateStep> TakeTerm(const std::vector<Token>& tokens, size_t& position) {
+  using Kind = TemplateStep::Kind;
+  if (position >= tokens.size()) return std::nullopt;
+  const Token& token = tokens[position];
+  if (token.kind == Token::Kind::kString) {
+    ++position;
+    return TemplateStep{Kind::kText, token.text};
+  }
+  if (token.kind != Token::Kind::kName) return std::nullopt;
+  if (token.text == "bos_token" || token.text == "eos_token") {
+    ++position;
+    return TemplateStep{token.text == "bos_token" ? Kind::kBos : Kind::kEos, ""};
+  }
+  if (position + 4 > tokens.size()) return std::nullopt;
+  const auto begin = tokens.begin() + static_cast<ptrdiff_t>(position);
+  const std::string field = Canonical({begin, begin + 4});
+  position += 4;
+  if (field == "message [ 'role' ]") return TemplateStep{Kind::kRole, ""};
+  if (field == "message [ 'content' ]") return TemplateStep{Kind::kContent, ""};
+  return std::nullopt;
+}
+
+// A sum of strings and of what messages and the tokenizer give becomes one step a term, anything else a step as it is.
+void TemplateReader::WriteExpression(const std::vector<Token>& tokens) {
+  std::vector<TemplateStep> terms;
+  for (size_t position = 0; position <= tokens.size(); ++position) {
+    std::optional<TemplateStep> term = TakeTerm(tokens, position);
+    const bool is_last = term && position == tokens.size();
+    const bool goes_on = term && !is_last && tokens[position].kind == Token::Kind::kSymbol &&
+                         (tokens[position].text == "+" || tokens[position].text == "~");
+    if (!is_last && !goes_on) {
+      steps_.push_back({TemplateStep::Kind::kOther, Canonical(tokens)});
+      return;
     }
-    if (position == tokens.size()) return absl::OkStatus();
-    const Token& plus = tokens[position++];
-    if (plus.kind != Token::Kind::kSymbol || (plus.text != "+" && plus.text != "~")) return refuse();
+    terms.push_back(*std::move(term));
+    if (is_last) break;
+  }
+  for (TemplateStep& term : terms) {
+    if (term.kind == TemplateStep::Kind::kText) {
+      WriteText(term.text);
+    } else {
+      steps_.push_back(std::move(term));
+    }
   }
 }
 
@@ -273,6 +294,20 @@ absl::Status TemplateReader::WriteExpression(const std::vector<Token>& tokens) {
 absl::StatusOr<std::vector<TemplateStep>> ReadTemplateSource(std::string_view source) {
   const std::string normalised = NormaliseLineEnds(source);
   return TemplateReader(normalised).Read();
+}
+
+std::string HashOfSteps(const std::vector<TemplateStep>& steps) {
+  // Kind and length before each text, so that no two lists of steps give the same bytes.
+  std::string bytes;
+  for (const TemplateStep& step : steps) {
+    bytes += fmt::format("{} {} {}\n", static_cast<int>(step.kind), step.text.size(), step.text);
+  }
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned int digest_bytes = 0;
+  EVP_Digest(bytes.data(), bytes.size(), digest.data(), &digest_bytes, EVP_sha256(), nullptr);
+  std::string text;
+  for (unsigned int i = 0; i < digest_bytes; ++i) text += fmt::format("{:02x}", digest[i]);
+  return text;
 }
 
 }  // namespace epic

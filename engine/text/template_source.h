@@ -1,8 +1,9 @@
-// Reading the small part of Jinja that chat templates of the ChatML family are written in.
+// Reading the Jinja that chat templates are written in, so that they can be compared. Nothing is executed.
 //
 // A template is brought to a list of steps in which the author's spelling no longer shows: quotes, blanks inside tags,
-// message.role against message['role'], text outside tags against text in expressions, one expression against several.
-// White space around tags is treated as `transformers` does it (trim_blocks and lstrip_blocks on). Nothing is executed.
+// comments, message.role against message['role'], text outside tags against text in expressions, one expression against
+// several. White space around tags is treated as `transformers` does it (trim_blocks and lstrip_blocks on). Templates
+// of equal steps render equal text.
 #ifndef EPIC_ENGINE_TEXT_TEMPLATE_SOURCE_H_
 #define EPIC_ENGINE_TEXT_TEMPLATE_SOURCE_H_
 
@@ -19,6 +20,9 @@ struct TemplateStep {
     kText,       // writes `text`
     kRole,       // writes message['role']
     kContent,    // writes message['content']
+    kBos,        // writes bos_token
+    kEos,        // writes eos_token
+    kOther,      // writes {{ text }}, in the form of kStatement: an expression that is not a sum of the above
     kStatement,  // {% text %}, its tokens separated by single spaces, strings in single quotes, a.b as a [ 'b' ]
   } kind = Kind::kText;
   std::string text;
@@ -28,6 +32,9 @@ struct TemplateStep {
 
 // Neighbouring texts are merged and empty ones left out. UNIMPLEMENTED names what is not understood. Linear time.
 absl::StatusOr<std::vector<TemplateStep>> ReadTemplateSource(std::string_view source);
+
+// SHA-256 of the steps, in hexadecimal.
+std::string HashOfSteps(const std::vector<TemplateStep>& steps);
 
 }  // namespace epic
 
