@@ -3,11 +3,14 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <numeric>
+#include <utility>
 
 #include "engine/chunk_compilation.h"
 
@@ -30,6 +33,24 @@ std::shared_ptr<std::byte> MapBlock(size_t bytes) {
   return {static_cast<std::byte*>(memory), [bytes](std::byte* p) { munmap(p, bytes); }};
 }
 
+// Paths of the folders of tests/golden/families, in order; none where the source tree is not known, so that listing the
+// tests works everywhere.
+std::vector<std::string> FamilyFolders() {
+  std::vector<std::string> folders;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(SourcePath("tests/golden/families"), error)) {
+    if (entry.is_directory()) folders.push_back(entry.path().string());
+  }
+  std::sort(folders.begin(), folders.end());
+  return folders;
+}
+
+std::string NameOfFolder(const std::string& folder) {
+  std::string name = std::filesystem::path(folder).filename().string();
+  std::erase_if(name, [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); });
+  return name;
+}
+
 }  // namespace
 
 std::string SourcePath(const std::string& path) {
@@ -50,6 +71,40 @@ std::string ModelPathFromEnvironment() {
   const char* path = std::getenv("EPIC_MODEL");
   return path == nullptr ? "" : path;
 }
+
+std::string QwenModelPath() {
+  const char* named = std::getenv("EPIC_QWEN_MODEL");
+  if (named != nullptr) return named;
+  const std::string fetched = SourcePath("models/Qwen2.5-Coder-0.5B-Instruct.gguf");
+  return std::filesystem::exists(fetched) ? fetched : "";
+}
+
+std::vector<GoldenModel> SafetensorsGoldenModels() {
+  const std::string tiny = SourcePath("tests/golden/tiny/");
+  std::vector<GoldenModel> models = {{"tiny", tiny + "tiny", tiny + "model-tiny.json", tiny + "linkers.json"}};
+  for (const std::string& folder : FamilyFolders()) {
+    models.push_back({NameOfFolder(folder), folder + "/safetensors", folder + "/model.json", folder + "/linkers.json"});
+  }
+  return models;
+}
+
+std::vector<GoldenModel> GgufGoldenModels() {
+  std::vector<GoldenModel> models = SafetensorsGoldenModels();
+  for (GoldenModel& model : models) {
+    model.path =
+        model.name == "tiny" ? model.path + ".gguf" : model.path.substr(0, model.path.rfind('/')) + "/model.gguf";
+    model.name += "Gguf";
+  }
+  return models;
+}
+
+std::vector<GoldenModel> GoldenModels() {
+  std::vector<GoldenModel> models = SafetensorsGoldenModels();
+  for (GoldenModel& model : GgufGoldenModels()) models.push_back(std::move(model));
+  return models;
+}
+
+void PrintTo(const GoldenModel& model, std::ostream* out) { *out << model.name; }
 
 EngineHarness::EngineHarness(const std::string& model_path, int threads)
     : file_(OrDie(OpenModelFile(model_path))), backend_(OrDie(CpuBackend::Create(*file_, threads))) {}
@@ -142,17 +197,34 @@ std::vector<std::vector<float>> EngineHarness::AllLogits(const std::vector<int32
   return logits;
 }
 
-ErrorSize Difference(const std::vector<float>& a, const std::vector<float>& b) {
-  ErrorSize error;
-  if (a.size() != b.size() || a.empty()) return {HUGE_VAL, HUGE_VAL};
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double difference = std::abs(static_cast<double>(a[i]) - b[i]);
-    // NaN must not pass for small.
-    error.max_abs = difference <= error.max_abs ? error.max_abs : difference;
-    error.rms += difference * difference;
+void ErrorSum::AddRow(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size() || a.empty()) {
+    max_abs_ = squares_ = centred_squares_ = HUGE_VAL;
+    return;
   }
-  error.rms = std::sqrt(error.rms / static_cast<double>(a.size()));
-  return error;
+  double sum = 0, squares = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double difference = static_cast<double>(a[i]) - b[i];
+    // NaN must not pass for small.
+    max_abs_ = std::abs(difference) <= max_abs_ ? max_abs_ : std::abs(difference);
+    sum += difference;
+    squares += difference * difference;
+  }
+  squares_ += squares;
+  centred_squares_ += squares - sum * sum / static_cast<double>(a.size());
+  count_ += a.size();
+}
+
+ErrorSize ErrorSum::size() const {
+  const auto count = static_cast<double>(count_);
+  // A sum of squares less its mean may come out a little below zero.
+  return {max_abs_, std::sqrt(squares_ / count), centred_squares_ < 0 ? 0 : std::sqrt(centred_squares_ / count)};
+}
+
+ErrorSize Difference(const std::vector<float>& a, const std::vector<float>& b) {
+  ErrorSum sum;
+  sum.AddRow(a, b);
+  return sum.size();
 }
 
 }  // namespace epic::testing

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,22 @@ std::string SourcePath(const std::string& path);
 nlohmann::json ReadJson(const std::string& path);
 // The default model's file from the environment (EPIC_MODEL), or empty.
 std::string ModelPathFromEnvironment();
+// Qwen2.5-Coder-0.5B-Instruct: from the environment (EPIC_QWEN_MODEL), else where scripts/fetch_model.sh puts it in the
+// source tree, else empty.
+std::string QwenModelPath();
+
+// A tiny model of the source tree with golden outputs (tests/golden/README.md).
+struct GoldenModel {
+  std::string name;           // letters and digits, for the names of tests
+  std::string path;           // a GGUF file or a safetensors folder
+  std::string model_golden;   // path of the logits
+  std::string linker_golden;  // path of the linkers' logits, or empty
+};
+// `tiny` and every folder of tests/golden/families, in one format or in both.
+std::vector<GoldenModel> SafetensorsGoldenModels();
+std::vector<GoldenModel> GgufGoldenModels();
+std::vector<GoldenModel> GoldenModels();
+void PrintTo(const GoldenModel& model, std::ostream* out);
 
 struct LinkResult {
   std::vector<float> logits;       // at the prompt's last position
@@ -50,10 +67,25 @@ class EngineHarness {
   std::unique_ptr<CpuBackend> backend_;
 };
 
+// Largest and root-mean-square difference. `centred_rms`: after the mean difference of each row was taken off, because
+// rounding moves all logits of a trained model together, which hides mistakes and which no softmax sees.
 struct ErrorSize {
   double max_abs = 0;
   double rms = 0;
+  double centred_rms = 0;
 };
+class ErrorSum {
+ public:
+  void AddRow(const std::vector<float>& a, const std::vector<float>& b);
+  ErrorSize size() const;
+
+ private:
+  double max_abs_ = 0;
+  double squares_ = 0;
+  double centred_squares_ = 0;
+  size_t count_ = 0;
+};
+// Of one row.
 ErrorSize Difference(const std::vector<float>& a, const std::vector<float>& b);
 
 }  // namespace epic::testing

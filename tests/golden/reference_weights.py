@@ -29,6 +29,7 @@ class Sizes:
     vocab_size: int
     context_length: int
     rms_epsilon: float
+    rope_base: float
     tied_embeddings: bool
     frequencies: tuple[float, ...]  # of each rotation pair, radians a position
     attention_factor: float = 1.0  # by which the rotation stretches queries and keys (YaRN)
@@ -108,7 +109,9 @@ def rotation(head_dim: int, base: float, scaling: dict | None) -> tuple[tuple[fl
     raise ValueError(f"rotation scaling {kind} is not known here")
 
 
-def _gguf_rotation(field, has, architecture: str, head_dim: int, divisors) -> tuple[tuple[float, ...], float]:
+def _gguf_rotation(field, has, architecture: str, head_dim: int, divisors) -> tuple[float, tuple[float, ...], float]:
+    """Base, frequencies, attention factor."""
+
     def key(name, absent=None):
         name = f"{architecture}.rope.{name}"
         return field(name) if has(name) else absent
@@ -117,10 +120,11 @@ def _gguf_rotation(field, has, architecture: str, head_dim: int, divisors) -> tu
     for ours, theirs in {"factor": "factor", "original_max_position_embeddings": "original_context_length",
                          "beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}.items():
         scaling[ours] = key("scaling." + theirs)
-    frequencies, stretch = rotation(head_dim, float(key("freq_base", 10000.0)), scaling)
+    base = float(key("freq_base", 10000.0))
+    frequencies, stretch = rotation(head_dim, base, scaling)
     if divisors is not None:
         frequencies = tuple(f / float(d) for f, d in zip(frequencies, divisors, strict=True))
-    return frequencies, stretch * key("scaling.attn_factor", 1.0)
+    return base, frequencies, stretch * key("scaling.attn_factor", 1.0)
 
 
 def _load_gguf(path: pathlib.Path):
@@ -138,8 +142,8 @@ def _load_gguf(path: pathlib.Path):
     head_dim = width // heads
     if f"{architecture}.attention.key_length" in reader.fields:
         head_dim = field(f"{architecture}.attention.key_length")
-    frequencies, stretch = _gguf_rotation(field, lambda name: name in reader.fields, architecture, head_dim,
-                                          None if divisors is None else divisors.data)
+    base, frequencies, stretch = _gguf_rotation(field, lambda name: name in reader.fields, architecture, head_dim,
+                                                None if divisors is None else divisors.data)
     sizes = Sizes(
         layers=field(f"{architecture}.block_count"),
         width=width,
@@ -150,6 +154,7 @@ def _load_gguf(path: pathlib.Path):
         vocab_size=len(field("tokenizer.ggml.tokens")),
         context_length=field(f"{architecture}.context_length"),
         rms_epsilon=float(field(f"{architecture}.attention.layer_norm_rms_epsilon")),
+        rope_base=base,
         tied_embeddings="output.weight" not in tensors,
         frequencies=frequencies,
         attention_factor=stretch,
@@ -174,8 +179,8 @@ def _load_folder(folder: pathlib.Path):
     config = json.loads((folder / "config.json").read_text())
     scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    base = config.get("rope_theta") or scaling["rope_theta"]
-    frequencies, stretch = rotation(head_dim, float(base), scaling)
+    base = float(config.get("rope_theta") or scaling["rope_theta"])
+    frequencies, stretch = rotation(head_dim, base, scaling)
     sizes = Sizes(
         layers=config["num_hidden_layers"],
         width=config["hidden_size"],
@@ -186,6 +191,7 @@ def _load_folder(folder: pathlib.Path):
         vocab_size=config["vocab_size"],
         context_length=config["max_position_embeddings"],
         rms_epsilon=config["rms_norm_eps"],
+        rope_base=base,
         tied_embeddings=config["tie_word_embeddings"],
         frequencies=frequencies,
         attention_factor=stretch,

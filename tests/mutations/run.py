@@ -1,11 +1,16 @@
 #!/usr/bin/env python3
-"""Breaks the linkers in ways that others have broken theirs, and shows which tests notice.
+"""Breaks the linkers and the families in ways that others have broken theirs, and shows which tests notice.
 
-Each mutation replaces one piece of source text, builds the linker tests, runs them and puts the source back. A mutation that no
-test notices is an error. Usage: tests/mutations/run.py [--build DIR] [NAME ...]
+Each mutation replaces one piece of source text, builds the tests of models and linkers, runs them on the committed
+models and puts the source back. A mutation that no test notices is an error, and so is one of a family's speciality
+that leaves the tests of a model with that speciality green.
+
+Usage: tests/mutations/run.py [--build DIR] [NAME ...]
 """
 
 import argparse
+import collections
+import os
 import pathlib
 import re
 import subprocess
@@ -14,7 +19,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TESTS = ["link_plan_test", "linker_golden_test", "linker_invariants_test", "model_golden_test"]
 
-# name, file, text that must stand there exactly once, what replaces it
+# name, file, text that must stand there exactly once, what replaces it; of a speciality also the models that must fail
 MUTATIONS = [
     ("offset off by one", "engine/cpu/cpu_attention.cc",
      "view.info().first_position - shared.offset,", "view.info().first_position - shared.offset + 1,"),
@@ -30,6 +35,43 @@ MUTATIONS = [
      "  std::sort(chosen.begin(), chosen.end());\n", ""),
     ("rotation pairs swapped", "engine/cpu/cpu_backend.cc",
      "is_rotated && file.RotationPairsAreAdjacent()", "is_rotated && !file.RotationPairsAreAdjacent()"),
+    ("QKV bias not added", "engine/cpu/cpu_backend.cc",
+     "row[i] += layer.qkv_bias[i];", "row[i] += 0;",
+     "qwen2 qwen2Gguf qwen2yarn qwen2yarnGguf"),
+    ("QK norm left out", "engine/cpu/cpu_backend.cc",
+     "if (layer.q_norm.empty()) continue;", "continue;",
+     "qwen3 qwen3Gguf"),
+    ("norm of queries used for keys", "engine/cpu/cpu_backend.cc",
+     "head < config_.heads ? layer.q_norm : layer.k_norm", "layer.q_norm",
+     "qwen3 qwen3Gguf"),
+    ("llama3 scaling of config.json ignored", "engine/files/rotation.cc",
+     "(1 - kept) * frequency / scaling.factor", "(1 - kept) * frequency",
+     "llama3"),
+    ("llama3 scaling of GGUF's tensor ignored", "engine/files/rotation.cc",
+     "frequencies[i] /= scaling.factors[i];", "frequencies[i] /= 1;",
+     "llama3Gguf"),
+    ("linear scaling ignored", "engine/files/rotation.cc",
+     "frequency /= scaling.factor;", "frequency /= 1;",
+     "llamalinear llamalinearGguf"),
+    ("YaRN's frequencies ignored", "engine/files/rotation.cc",
+     "stretched * frequencies[i] / scaling.factor", "stretched * frequencies[i]",
+     "llamayarn llamayarnGguf qwen2yarn qwen2yarnGguf"),
+    ("YaRN's attention factor ignored", "engine/cpu/cpu_backend.cc",
+     "scale = config_.rope_scaling.attention_scale;", "scale = 1;",
+     "llamayarn llamayarnGguf qwen2yarn qwen2yarnGguf"),
+    ("GGUF llama not permuted back", "engine/files/model_family.cc",
+     ".gguf_pairs_are_adjacent = true", ".gguf_pairs_are_adjacent = false",
+     "tinyGguf llama3Gguf llamalinearGguf llamayarnGguf mistralGguf"),
+    ("GGUF qwen2 permuted", "engine/files/model_family.cc",
+     ".hf_architecture = \"Qwen2ForCausalLM\",", ".hf_architecture = \"Qwen2ForCausalLM\", .gguf_pairs_are_adjacent = true,",
+     "qwen2Gguf qwen2yarnGguf"),
+    ("tied output left empty", "engine/cpu/cpu_backend.cc",
+     "EPIC_RETURN_IF_ERROR(LoadRows(file, config_.tied_embeddings ? \"embedding\" : \"output\", false, output_, 0));",
+     "if (!config_.tied_embeddings) EPIC_RETURN_IF_ERROR(LoadRows(file, \"output\", false, output_, 0));",
+     "llama3 llama3Gguf qwen2 qwen2Gguf"),
+    ("separate output taken for a tied one", "engine/cpu/cpu_backend.cc",
+     "config_.tied_embeddings ? \"embedding\" : \"output\"", "\"embedding\"",
+     "tiny tinyGguf llamalinear mistral mistralGguf qwen3 qwen3Gguf"),
 ]
 
 
@@ -39,9 +81,11 @@ def run_tests(build):
     if built.returncode != 0:
         sys.exit("the mutated source does not build:\n" + built.stdout[-3000:])
     failed = []
+    committed_only = {**os.environ, "EPIC_SOURCE_DIR": str(ROOT), "EPIC_MODEL": "", "EPIC_QWEN_MODEL": ""}
     for test in TESTS:
         try:
-            result = subprocess.run([str(build / "tests_bin" / test)], capture_output=True, text=True, cwd=ROOT, timeout=900)
+            result = subprocess.run([str(build / "tests_bin" / test)], capture_output=True, text=True, cwd=ROOT,
+                                    env=committed_only, timeout=900)
         except subprocess.TimeoutExpired:
             failed.append(test + " (does not end)")
             continue
@@ -49,6 +93,37 @@ def run_tests(build):
         if result.returncode != 0:
             failed += names or [test + " (crashed)"]
     return failed
+
+
+def models_of_tests(build):
+    """Test -> the models that it runs on."""
+    models = collections.defaultdict(set)
+    for test in TESTS:
+        listed = subprocess.run([str(build / "tests_bin" / test), "--gtest_list_tests"], capture_output=True, text=True,
+                                cwd=ROOT, env={**os.environ, "EPIC_SOURCE_DIR": str(ROOT)}, check=True).stdout
+        suite = ""
+        for line in listed.splitlines():
+            if not line.startswith(" "):
+                suite = line.split()[0].removeprefix("Models/")
+            elif "/" in line:
+                name, model = line.split()[0].split("/")
+                models[suite + name].add(model)
+    return models
+
+
+def describe(failed, models_of):
+    """The failed tests, those of several models as one with the models behind it."""
+    models = collections.defaultdict(list)
+    for name in failed:
+        test, _, model = name.removeprefix("Models/").partition("/")
+        models[test].append(model)
+
+    def of_models(test, names):
+        if not names[0]:
+            return f"`{test}`"
+        return f"`{test}` ({'every model' if set(names) == models_of[test] else ', '.join(names)})"
+
+    return "; ".join(of_models(*item) for item in models.items()) or "**none**"
 
 
 def main():
@@ -59,7 +134,7 @@ def main():
     chosen = [m for m in MUTATIONS if not arguments.names or m[0] in arguments.names]
     unnoticed = []
     print("| mutation | where | tests that fail |\n|---|---|---|", flush=True)
-    for name, path, old, new in chosen:
+    for name, path, old, new, *models in chosen:
         source = ROOT / path
         original = source.read_text()
         if original.count(old) != 1:
@@ -67,12 +142,13 @@ def main():
         try:
             source.write_text(original.replace(old, new))
             failed = run_tests(arguments.build)
+            models_of = models_of_tests(arguments.build)
         finally:
             source.write_text(original)
-        shown = ", ".join(f"`{f}`" for f in failed) or "**none**"
-        print(f"| {name} | `{path}` | {shown} |", flush=True)
-        if not failed:
-            unnoticed.append(name)
+        print(f"| {name} | `{path}` | {describe(failed, models_of)} |", flush=True)
+        green = [model for model in " ".join(models).split() if not any(f.endswith("/" + model) for f in failed)]
+        if not failed or green:
+            unnoticed.append(name + (f" ({', '.join(green)})" if green else ""))
     if run_tests(arguments.build):
         sys.exit("the unmutated source fails its tests")
     if unnoticed:
