@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstring>
+#include <functional>
 #include <optional>
 #include <utility>
 
@@ -31,13 +32,33 @@ void AppendField(std::string_view field, std::string& text) {
   text += field;
 }
 
-TensorDigests DigestsOf(const LoadedModel& model, const TensorDigests& known) {
-  TensorDigests digests;
-  for (const auto& [name, tensor] : model.tensors) {
-    const auto found = known.find(name);
-    digests.emplace(name, found != known.end() ? found->second : Sha256Hex(tensor.bytes));
+// The index of the file that holds the tensor's bytes.
+size_t FileOf(const LoadedModel& model, const TensorView& tensor) {
+  for (size_t i = 0; i < model.weights.size(); ++i) {
+    const std::span<const std::byte> bytes = model.weights[i].bytes();
+    // Compared as std::less does, which orders pointers into different mappings too.
+    if (!std::less<>()(tensor.bytes.data(), bytes.data()) &&
+        std::less<>()(tensor.bytes.data(), bytes.data() + bytes.size())) {
+      return i;
+    }
   }
-  return digests;
+  return 0;
+}
+
+// Digests by file, of the tensors that the model uses; those in `known` are taken from there.
+std::vector<FileDigests> DigestsOf(const LoadedModel& model, std::span<const std::optional<TensorDigests>> known) {
+  std::vector<FileDigests> files;
+  for (const MappedFile& file : model.weights) files.push_back({.identity = file.identity(), .digests = {}});
+  for (const auto& [name, tensor] : model.tensors) {
+    const size_t file = FileOf(model, tensor);
+    const std::string* remembered = nullptr;
+    if (file < known.size() && known[file].has_value()) {
+      const auto found = known[file]->find(name);
+      if (found != known[file]->end()) remembered = &found->second;
+    }
+    files[file].digests.emplace(name, remembered != nullptr ? *remembered : Sha256Hex(tensor.bytes));
+  }
+  return files;
 }
 
 }  // namespace
@@ -96,20 +117,26 @@ std::string FingerprintOf(const LoadedModel& model, const TensorDigests& tensor_
 }
 
 absl::StatusOr<std::string> FingerprintWithCache(const LoadedModel& model, const std::string& cache_dir) {
-  const FileIdentity& identity = model.weights.identity();
-  std::optional<TensorDigests> remembered;
-  if (!cache_dir.empty()) remembered = RememberedDigests(cache_dir, identity);
-  const TensorDigests digests = DigestsOf(model, remembered.value_or(TensorDigests()));
-  if (remembered == digests) return FingerprintOf(model, digests);
-
-  EPIC_ASSIGN_OR_RETURN(const FileIdentity now, IdentifyFile(identity.path));
-  if (now != identity) {
+  std::vector<FileIdentity> identities;
+  for (const MappedFile& file : model.weights) identities.push_back(file.identity());
+  std::vector<std::optional<TensorDigests>> remembered(identities.size());
+  if (!cache_dir.empty()) remembered = RememberedDigests(cache_dir, identities);
+  const std::vector<FileDigests> files = DigestsOf(model, remembered);
+  TensorDigests digests;
+  std::vector<FileDigests> read;  // those that memory did not hold in full
+  for (size_t i = 0; i < files.size(); ++i) {
+    digests.insert(files[i].digests.begin(), files[i].digests.end());
+    if (remembered[i] != files[i].digests) read.push_back(files[i]);
+  }
+  for (const FileDigests& file : read) {
+    EPIC_ASSIGN_OR_RETURN(const FileIdentity now, IdentifyFile(file.identity.path));
+    if (now == file.identity) continue;
     return absl::AbortedError(
         fmt::format("{}: the file changed after it was opened (it had {} bytes and has {}); open it again",
-                    identity.path, identity.size_bytes, now.size_bytes));
+                    file.identity.path, file.identity.size_bytes, now.size_bytes));
   }
   // Remembering only saves time: a folder that cannot be written to is no reason to refuse the model.
-  if (!cache_dir.empty()) RememberDigests(cache_dir, identity, digests).IgnoreError();
+  if (!cache_dir.empty() && !read.empty()) RememberDigests(cache_dir, read).IgnoreError();
   return FingerprintOf(model, digests);
 }
 

@@ -5,9 +5,10 @@
 // bytes. Names, chat templates and context lengths change no key or value and are left out.
 //
 // Reading every byte of the weights is the expensive part, so the tensors' digests are remembered in
-// `<cache_dir>/fingerprints.json` by the file's identity (path, size, modification time, inode, device); all else is
-// computed anew. The file is replaced by rename; one that is missing, corrupt or not writable costs time, never
-// correctness. Safe from several threads and processes at once: the last writer wins.
+// `<cache_dir>/fingerprints.json` by each file's identity (path, size, modification time, inode, device); all else is
+// computed anew. How many files the weights lie in changes nothing. The file is replaced by rename; one that is
+// missing, corrupt or not writable costs time, never correctness. Safe from several threads and processes at once: the
+// last writer wins.
 #ifndef EPIC_ENGINE_FILES_FINGERPRINT_H_
 #define EPIC_ENGINE_FILES_FINGERPRINT_H_
 

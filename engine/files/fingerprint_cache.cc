@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -78,32 +79,43 @@ absl::Status ReplaceFile(const std::string& path, const std::string& text) {
 
 }  // namespace
 
-std::optional<TensorDigests> RememberedDigests(const std::string& cache_dir, const FileIdentity& identity) {
-  const nlohmann::json wanted = IdentityJson(identity);
-  for (const nlohmann::json& entry : ReadEntries(cache_dir)) {
-    const nlohmann::json* found = Member(entry, "identity");
-    const nlohmann::json* tensors = Member(entry, "tensors");
-    if (found == nullptr || *found != wanted || tensors == nullptr || !tensors->is_object()) continue;
-    TensorDigests digests;
-    for (const auto& [name, digest] : tensors->items()) {
-      if (IsDigest(digest)) digests.emplace(name, digest.get<std::string>());
+std::vector<std::optional<TensorDigests>> RememberedDigests(const std::string& cache_dir,
+                                                            std::span<const FileIdentity> identities) {
+  const nlohmann::json entries = ReadEntries(cache_dir);
+  std::vector<std::optional<TensorDigests>> remembered;
+  for (const FileIdentity& identity : identities) {
+    const nlohmann::json wanted = IdentityJson(identity);
+    std::optional<TensorDigests>& digests = remembered.emplace_back();
+    for (const nlohmann::json& entry : entries) {
+      const nlohmann::json* found = Member(entry, "identity");
+      const nlohmann::json* tensors = Member(entry, "tensors");
+      if (found == nullptr || *found != wanted || tensors == nullptr || !tensors->is_object()) continue;
+      digests.emplace();
+      for (const auto& [name, digest] : tensors->items()) {
+        if (IsDigest(digest)) digests->emplace(name, digest.get<std::string>());
+      }
+      break;
     }
-    return digests;
   }
-  return std::nullopt;
+  return remembered;
 }
 
-absl::Status RememberDigests(const std::string& cache_dir, const FileIdentity& identity, const TensorDigests& digests) {
+absl::Status RememberDigests(const std::string& cache_dir, std::span<const FileDigests> files) {
   std::error_code error;
   std::filesystem::create_directories(cache_dir, error);
   if (error) return absl::ErrnoToStatus(error.value(), fmt::format("{}: cannot make the folder", cache_dir));
+  std::set<std::string> replaced;
+  for (const FileDigests& file : files) replaced.insert(file.identity.path);
   nlohmann::json entries = nlohmann::json::array();
   for (nlohmann::json& entry : ReadEntries(cache_dir)) {
     const nlohmann::json* found = Member(entry, "identity");
     const nlohmann::json* path = found == nullptr ? nullptr : Member(*found, "path");
-    if (path != nullptr && *path != identity.path) entries.push_back(std::move(entry));
+    if (path == nullptr || !path->is_string() || replaced.contains(path->get_ref<const std::string&>())) continue;
+    entries.push_back(std::move(entry));
   }
-  entries.push_back({{"identity", IdentityJson(identity)}, {"tensors", digests}});
+  for (const FileDigests& file : files) {
+    entries.push_back({{"identity", IdentityJson(file.identity)}, {"tensors", file.digests}});
+  }
   while (entries.size() > kRememberedFilesMax) entries.erase(entries.begin());
   const nlohmann::json document = {{"format_version", kFormatVersion}, {"files", std::move(entries)}};
   // A path need not be UTF-8; such bytes are replaced, and the entry is then simply not found again.

@@ -5,7 +5,9 @@
 
 #include <cstddef>
 #include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "engine/files/fingerprint.h"
@@ -13,15 +15,23 @@
 
 namespace epic {
 
-// The oldest are dropped beyond this many files.
-inline constexpr size_t kRememberedFilesMax = 32;
+// The oldest are dropped beyond this many files; a model may be spread over many.
+inline constexpr size_t kRememberedFilesMax = 256;
 
-// Nothing where the file has no entry for exactly this identity, or is not readable as such a file.
-std::optional<TensorDigests> RememberedDigests(const std::string& cache_dir, const FileIdentity& identity);
+// Digests of the tensors in one file.
+struct FileDigests {
+  FileIdentity identity;
+  TensorDigests digests;
+};
 
-// Adds or replaces the entry for identity.path, keeping the others that are readable. Makes `cache_dir` where it is not
+// What is remembered of each file, in the same order: nothing where there is no entry for exactly this identity, or
+// where the file is not readable as such a file.
+std::vector<std::optional<TensorDigests>> RememberedDigests(const std::string& cache_dir,
+                                                            std::span<const FileIdentity> identities);
+
+// Adds or replaces the entries for these files, keeping the others that are readable. Makes `cache_dir` where it is not
 // there.
-absl::Status RememberDigests(const std::string& cache_dir, const FileIdentity& identity, const TensorDigests& digests);
+absl::Status RememberDigests(const std::string& cache_dir, std::span<const FileDigests> files);
 
 }  // namespace epic
 

@@ -6,6 +6,7 @@
 
 #include "core/status_macros.h"
 #include "engine/files/file_error.h"
+#include "engine/files/gguf_parts.h"
 #include "engine/files/model_family.h"
 #include "engine/files/rotation.h"
 #include "engine/files/tensor_layout.h"
@@ -274,13 +275,14 @@ absl::StatusOr<ModelConfig> ConfigFromGguf(const GgufFile& file) {
 }
 
 absl::StatusOr<LoadedModel> LoadGgufModel(MappedFile mapped, const std::string& path) {
-  EPIC_ASSIGN_OR_RETURN(const GgufFile file, ParseGguf(mapped.bytes(), path));
+  EPIC_ASSIGN_OR_RETURN(GgufParts parts, OpenGgufParts(std::move(mapped), path));
+  const GgufFile& file = parts.table;
   EPIC_ASSIGN_OR_RETURN(const ModelFamily* family, ReadFamily(file));
   EPIC_ASSIGN_OR_RETURN(ModelConfig config, ReadConfig(file, *family));
   EPIC_ASSIGN_OR_RETURN(TokenizerSpec tokenizer, TokenizerFromGguf(file));
   EPIC_RETURN_IF_ERROR(
       CheckVocabularyKey(file, ArchitectureKeys(family->gguf_architecture), config, tokenizer.tokens.size()));
-  LoadedModel model{.weights = std::move(mapped),
+  LoadedModel model{.weights = std::move(parts.files),
                     .config = std::move(config),
                     .tokenizer = std::move(tokenizer),
                     .rotation_pairs_are_adjacent = family->gguf_pairs_are_adjacent,

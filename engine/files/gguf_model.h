@@ -11,7 +11,8 @@
 
 namespace epic {
 
-// Takes the mapping over: the result's tensors view it.
+// `mapped` is the file at `path`, of a split model any part of it (gguf_parts.h). Takes the mapping over: the result's
+// tensors view it.
 [[nodiscard]] absl::StatusOr<LoadedModel> LoadGgufModel(MappedFile mapped, const std::string& path);
 
 // Sizes, rotation and what else the metadata say, for a look at a model that may be refused for another reason.

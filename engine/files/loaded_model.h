@@ -18,7 +18,7 @@
 namespace epic {
 
 struct LoadedModel {
-  MappedFile weights;  // the tensors view its bytes
+  std::vector<MappedFile> weights;  // the tensors view their bytes
   ModelConfig config;
   TokenizerSpec tokenizer;
   bool rotation_pairs_are_adjacent = false;

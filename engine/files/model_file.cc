@@ -13,12 +13,11 @@
 #include "engine/files/mapped_file.h"
 #include "engine/files/safetensors.h"
 #include "engine/files/safetensors_model.h"
+#include "engine/files/safetensors_shards.h"
 
 namespace epic {
 
 namespace {
-
-constexpr const char* kIndexName = "model.safetensors.index.json";
 
 class OpenedModelFile final : public ModelFile {
  public:
@@ -46,23 +45,17 @@ class OpenedModelFile final : public ModelFile {
   const std::string path_;
 };
 
-absl::Status RefuseShards(const std::string& folder) {
-  return NotRunHere(folder,
-                    "the model is spread over several safetensors files ({}); one file is read so far: join them first",
-                    kIndexName);
-}
-
 absl::StatusOr<LoadedModel> LoadFolder(const std::string& folder) {
-  const std::filesystem::path weights = std::filesystem::path(folder) / "model.safetensors";
   std::error_code error;
-  if (!std::filesystem::exists(weights, error)) {
-    if (std::filesystem::exists(std::filesystem::path(folder) / kIndexName, error)) return RefuseShards(folder);
-    return absl::NotFoundError(
-        fmt::format("{}: the folder has no model.safetensors; give a folder with config.json, tokenizer.json and "
-                    "model.safetensors, or a GGUF file",
-                    folder));
+  // One file goes before an index, as in transformers.
+  for (const char* name : {"model.safetensors", kSafetensorsIndexName}) {
+    const std::filesystem::path weights = std::filesystem::path(folder) / name;
+    if (std::filesystem::exists(weights, error)) return LoadSafetensorsModel(folder, weights.string());
   }
-  return LoadSafetensorsModel(folder, weights.string());
+  return absl::NotFoundError(
+      fmt::format("{}: the folder has neither model.safetensors nor {}; give a folder with config.json, tokenizer.json "
+                  "and one of them, or a GGUF file",
+                  folder, kSafetensorsIndexName));
 }
 
 absl::StatusOr<LoadedModel> LoadFile(const std::string& path) {
@@ -70,13 +63,14 @@ absl::StatusOr<LoadedModel> LoadFile(const std::string& path) {
   const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
   if (text.starts_with("GGUF")) return LoadGgufModel(std::move(mapped), path);
   const std::filesystem::path file(path);
+  const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
+  if (file.filename() == kSafetensorsIndexName) return LoadSafetensorsModel(folder.string(), path);
   if (file.extension() == ".safetensors" || LooksLikeSafetensors(mapped.bytes())) {
-    const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
+    // Any shard stands for the model that it is a part of.
+    const std::filesystem::path index = folder / kSafetensorsIndexName;
     std::error_code error;
-    if (file.filename() != "model.safetensors" && std::filesystem::exists(folder / kIndexName, error)) {
-      return RefuseShards(folder.string());
-    }
-    return LoadSafetensorsModel(folder.string(), path);
+    const bool is_shard = file.filename() != "model.safetensors" && std::filesystem::exists(index, error);
+    return LoadSafetensorsModel(folder.string(), is_shard ? index.string() : path);
   }
   return BrokenFile(path, "expected a GGUF file (magic \"GGUF\") or a safetensors file, the file begins with {}",
                     Quoted(text.substr(0, 8)));

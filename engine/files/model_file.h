@@ -1,10 +1,12 @@
 // A model on disk, read but not yet computed with: configuration, tensors (mapped, not copied), tokenizer and template.
 //
-// OpenModelFile takes a GGUF file, or a folder (or the .safetensors file in one) that holds `config.json`,
-// `tokenizer.json`, optionally `tokenizer_config.json`, and `model.safetensors`. Both formats are parsed as hostile:
+// OpenModelFile takes a GGUF file (of a split model any part), or a folder that holds `config.json`, `tokenizer.json`,
+// optionally `generation_config.json`, `tokenizer_config.json` and `chat_template.jinja`, and the weights:
+// `model.safetensors`, or several files with `model.safetensors.index.json`. Any of the weights' files stands for its
+// folder. All formats are parsed as hostile:
 // every length, offset, count and string is checked against the file before use. What cannot be run exactly is refused
 // with a sentence that names the reason (INVALID_ARGUMENT for a broken file, UNIMPLEMENTED for one that we do not run,
-// NOT_FOUND for one that is not there).
+// NOT_FOUND for one that is not there, be it one part of several).
 #ifndef EPIC_ENGINE_FILES_MODEL_FILE_H_
 #define EPIC_ENGINE_FILES_MODEL_FILE_H_
 
@@ -62,8 +64,8 @@ class ModelFile {
 
   // SHA-256 over architecture, rotation, sizes and every tensor's digest, as 64 hexadecimal digits. Takes one pass over
   // the file the first time; remembered in `<cache_dir>/fingerprints.json` by file identity (path, size, modification
-  // time) so that a restart does not read it again. An empty cache_dir remembers nothing. The fingerprint does not
-  // depend on the file format's metadata order.
+  // time) so that a restart does not read it again. An empty cache_dir remembers nothing. The fingerprint depends
+  // neither on the order of the format's metadata nor on how many files the weights lie in.
   virtual absl::StatusOr<std::string> Fingerprint(const std::string& cache_dir) const = 0;
 };
 

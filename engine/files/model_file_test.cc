@@ -98,7 +98,7 @@ TEST_F(ModelFileTest, WhatIsNoModelFile) {
   expect(root_ + "/nothing.gguf", absl::StatusCode::kNotFound, "no such file");
   expect(gguf_ + "/below", absl::StatusCode::kNotFound, "no such file");
   std::filesystem::create_directory(root_ + "/empty");
-  expect(root_ + "/empty", absl::StatusCode::kNotFound, "no model.safetensors");
+  expect(root_ + "/empty", absl::StatusCode::kNotFound, "neither model.safetensors nor");
   WriteFile(root_ + "/zero", "");
   expect(root_ + "/zero", absl::StatusCode::kInvalidArgument, "empty");
   WriteFile(root_ + "/text", "Once upon a time");

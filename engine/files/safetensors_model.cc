@@ -10,6 +10,7 @@
 #include "engine/files/file_error.h"
 #include "engine/files/json_file.h"
 #include "engine/files/safetensors.h"
+#include "engine/files/safetensors_shards.h"
 #include "engine/files/tokenizer_json.h"
 
 namespace epic {
@@ -93,16 +94,15 @@ absl::StatusOr<LoadedModel> LoadSafetensorsModel(const std::string& folder, cons
   EPIC_ASSIGN_OR_RETURN(ModelConfig config, ConfigFromJson(json));
   EPIC_ASSIGN_OR_RETURN(const SequenceTokens sequence_tokens, ReadSequenceTokens(json));
   EPIC_ASSIGN_OR_RETURN(std::vector<int32_t> stop_ids, ReadStopIds(folder, json));
-  EPIC_ASSIGN_OR_RETURN(MappedFile mapped, MappedFile::Open(weights_path));
-  EPIC_ASSIGN_OR_RETURN(const SafetensorsFile file, ParseSafetensors(mapped.bytes(), weights_path));
-  LoadedModel model{.weights = std::move(mapped),
+  EPIC_ASSIGN_OR_RETURN(SafetensorsWeights weights, OpenSafetensorsWeights(weights_path));
+  LoadedModel model{.weights = std::move(weights.files),
                     .config = std::move(config),
                     .tokenizer = {},
                     .rotation_pairs_are_adjacent = false,
                     .tensor_names = {},
                     .tensors = {}};
   std::map<std::string, TensorView> views;
-  EPIC_ASSIGN_OR_RETURN(const auto stored, TensorsOf(file, model.config, views, weights_path));
+  EPIC_ASSIGN_OR_RETURN(const auto stored, TensorsOf(weights.table, model.config, views, weights_path));
   EPIC_RETURN_IF_ERROR(PlaceCanonicalTensors(TensorNaming::kSafetensors, stored, weights_path, model));
 
   // Last, because only now the embedding's rows, which bound the ids, are known to be there.

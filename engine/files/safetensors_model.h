@@ -1,4 +1,4 @@
-// A folder with config.json, tokenizer.json and one safetensors file as a model. Opened through OpenModelFile
+// A folder with config.json, tokenizer.json and safetensors weights as a model. Opened through OpenModelFile
 // (model_file.h), which states the errors.
 #ifndef EPIC_ENGINE_FILES_SAFETENSORS_MODEL_H_
 #define EPIC_ENGINE_FILES_SAFETENSORS_MODEL_H_
@@ -10,7 +10,8 @@
 
 namespace epic {
 
-// `weights_path` is the safetensors file, the other files lie beside it in `folder`.
+// `weights_path` is the safetensors file, or the index of several (safetensors_shards.h); the other files lie in
+// `folder`.
 [[nodiscard]] absl::StatusOr<LoadedModel> LoadSafetensorsModel(const std::string& folder,
                                                                const std::string& weights_path);
 
