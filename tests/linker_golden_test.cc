@@ -58,16 +58,19 @@ void CheckLogits(const std::vector<float>& ours, const nlohmann::json& golden, c
   if (result.contains("top_ids")) take(result["top_ids"], result["top_logits"]);
   const ErrorSize error = Difference(actual, reference);
   // Where the weights are bf16 already, all that we round is KV, and the bar is what that costs the reference itself.
-  const double rms_max = kv_error_only ? kErrorRatioMax * result["bf16_kv_error"]["worst_row_rms"].get<double>()
-                                       : result["tolerance"]["rms"].get<double>();
-  const double max_abs = kv_error_only ? kErrorRatioMax * result["bf16_kv_error"]["max_abs"].get<double>()
-                                       : result["tolerance"]["max_abs"].get<double>();
-  EXPECT_LE(error.rms, rms_max);
-  EXPECT_LE(error.max_abs, max_abs);
+  const auto allowed = [&](const char* of_kv, const char* in_all) {
+    return kv_error_only ? kErrorRatioMax * result["bf16_kv_error"][of_kv].get<double>()
+                         : result["tolerance"][in_all].get<double>();
+  };
+  EXPECT_LE(error.rms, allowed("worst_row_rms", "rms"));
+  EXPECT_LE(error.centred_rms, allowed("worst_row_centred_rms", "centred_rms"));
+  EXPECT_LE(error.max_abs, allowed("max_abs", "max_abs"));
 }
 
-void CheckAll(EngineHarness& engine, const std::string& golden_path, bool kv_error_only) {
-  const nlohmann::json golden = ReadJson(SourcePath(golden_path));
+void CheckAll(const std::string& path, const std::string& golden_path, bool kv_error_only,
+              const std::set<std::string>& linkers) {
+  EngineHarness engine(path);
+  const nlohmann::json golden = ReadJson(golden_path);
   std::set<std::string> seen;
   for (const auto& entry : golden["cases"]) {
     Recipe special{"plain", {}};
@@ -83,20 +86,28 @@ void CheckAll(EngineHarness& engine, const std::string& golden_path, bool kv_err
       CheckLogits(ours.logits, golden, result, kv_error_only);
     }
   }
-  for (const char* linker : {"naive", "naive-last", "cacheblend:15", "legolink:0", "legolink:1", "legolink:16"}) {
+  for (const std::string& linker : linkers) {
     EXPECT_TRUE(seen.contains(linker)) << "the golden file has no result for " << linker;
   }
 }
 
-TEST(LinkerGoldenTest, TinyModelEqualsTheDenseLinker) {
-  EngineHarness engine(SourcePath("tests/golden/tiny/tiny"));
-  CheckAll(engine, "tests/golden/tiny/linkers.json", true);
+const std::set<std::string> kForEveryFamily = {"full", "naive", "cacheblend:15", "legolink:1", "legolink:16"};
+const std::set<std::string> kEvery = {"full",       "naive",      "naive-last", "cacheblend:15",
+                                      "legolink:0", "legolink:1", "legolink:16"};
+
+class LinkerGoldenTest : public ::testing::TestWithParam<GoldenModel> {};
+
+TEST_P(LinkerGoldenTest, EqualsTheDenseLinker) {
+  CheckAll(GetParam().path, GetParam().linker_golden, true,
+           GetParam().name.starts_with("tiny") ? kEvery : kForEveryFamily);
 }
 
-TEST(LinkerGoldenTest, SmolLm2EqualsTheDenseLinker) {
+INSTANTIATE_TEST_SUITE_P(Models, LinkerGoldenTest, ::testing::ValuesIn(GoldenModels()),
+                         [](const auto& param) { return param.param.name; });
+
+TEST(SmolLm2, LinkersEqualTheDenseLinker) {
   if (ModelPathFromEnvironment().empty()) GTEST_SKIP() << "EPIC_MODEL does not name the default model's file";
-  EngineHarness engine(ModelPathFromEnvironment());
-  CheckAll(engine, "tests/golden/smollm2/linkers.json", false);
+  CheckAll(ModelPathFromEnvironment(), SourcePath("tests/golden/smollm2/linkers.json"), false, kEvery);
 }
 
 }  // namespace
