@@ -3,6 +3,8 @@
 // The prompt is a chat turn: the template's head, `chunks` chunks of `chunk-tokens` tokens made from the files given
 // (or the examples), and a question. Runs are interleaved, medians are reported, and the arithmetic that each linker
 // needs stands beside its time.
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -62,6 +64,13 @@ T OrExit(absl::StatusOr<T> value) {
   if (value.ok()) return *std::move(value);
   std::cerr << "bench-linkers: " << value.status().message() << "\n";
   std::exit(1);
+}
+
+// The most memory that this process has had resident, the touched pages of the mapped model file among it.
+size_t PeakMemoryBytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<size_t>(usage.ru_maxrss) * 1024;
 }
 
 class Bench {
@@ -152,6 +161,13 @@ class Bench {
 
   const Engine& engine() const { return *engine_; }
 
+  // Bytes of every chunk that has been compiled, as the blocks lie in memory.
+  size_t ChunkBytes() const {
+    size_t bytes = 0;
+    for (const auto& [key, chunk] : chunks_) bytes += KvBlockBytes(chunk->view().info());
+    return bytes;
+  }
+
  private:
   Options options_;
   std::unique_ptr<Engine> engine_;
@@ -213,6 +229,13 @@ int Main(const Options& options) {
                                  {"speedup_over_full", reference_seconds / median},
                                  {"speedup_allowed", allowed}});
   }
+  const double mebibyte = 1 << 20;
+  const size_t weights = bench.engine().weight_bytes(), chunks = bench.ChunkBytes(), peak = PeakMemoryBytes();
+  table += fmt::format(
+      "\nmemory: {:.0f} MiB of weights + {:.0f} MiB of chunks = {:.0f} MiB by arithmetic; peak of the "
+      "process {:.0f} MiB, the model file's pages that were read included\n",
+      weights / mebibyte, chunks / mebibyte, (weights + chunks) / mebibyte, peak / mebibyte);
+  report["memory"] = {{"weight_bytes", weights}, {"chunk_bytes", chunks}, {"peak_resident_bytes", peak}};
   report["bars"] = nlohmann::json::array();
   if (legolink_ratio > 0 && full != linkers.end()) {
     report["bars"].push_back({{"name", "TTFT of full / TTFT of legolink:16"},

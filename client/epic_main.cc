@@ -6,7 +6,11 @@
 
 #include "CLI/CLI.hpp"
 #include "client/commands.h"
+#include "client/model_files.h"
 #include "client/up.h"
+#include "engine/files/synthetic_model.h"
+#include "fmt/format.h"
+#include "fmt/ranges.h"
 #include "server/server_options.h"
 
 namespace epic::client {
@@ -42,8 +46,7 @@ struct Commands {
     AddDocuments(app);
     CLI::App* status = app.add_subcommand("status", "what EPIC is made of and how busy it is");
     status->callback([this] { run = [this] { return RunStatus(common); }; });
-    CLI::App* models = app.add_subcommand("models", "the models that can be asked");
-    models->callback([this] { run = [this] { return RunModels(common); }; });
+    AddModels(app);
   }
 
   void AddRegister(CLI::App& app) {
@@ -87,6 +90,29 @@ struct Commands {
     command->callback([this] { run = [this] { return RunAsk(common, ask_options); }; });
   }
 
+  void AddModels(CLI::App& app) {
+    CLI::App* models =
+        app.add_subcommand("models", "the models that can be asked; or look at a model file, or make one");
+    models->require_subcommand(0, 1);
+    models->fallthrough();
+    models->callback([this, models] {
+      if (models->get_subcommands().empty()) run = [this] { return RunModels(common); };
+    });
+    CLI::App* inspect = models->add_subcommand("inspect", "what a model file is and whether EPIC runs it");
+    inspect->add_option("file", model_path, "GGUF file, or folder with config.json and safetensors")->required();
+    inspect->callback([this] { run = [this] { return RunModelsInspect(model_path, common.json); }; });
+    CLI::App* synth =
+        models->add_subcommand("synth", "write a model of a published shape with random weights, to measure speed");
+    const auto names = SyntheticShapeNames();
+    synth->add_option("--shape", synth_options.shape, fmt::format("one of {}", fmt::join(names, ", ")))->required();
+    synth->add_option("--layers", synth_options.layers, "only the first so many; 0: all")
+        ->check(CLI::Range(0, 1024))
+        ->capture_default_str();
+    synth->add_option("--seed", synth_options.seed)->capture_default_str();
+    synth->add_option("--output", synth_options.folder, "folder to make; default: models/synthetic-...");
+    synth->callback([this] { run = [this] { return RunModelsSynth(synth_options, common.json); }; });
+  }
+
   void AddDocuments(CLI::App& app) {
     CLI::App* documents = app.add_subcommand("documents", "list, get or delete documents");
     documents->require_subcommand(1);
@@ -110,6 +136,8 @@ struct Commands {
   RegisterOptions register_options;
   AskOptions ask_options;
   ListOptions list_options;
+  std::string model_path;
+  SynthOptions synth_options;
   std::string document_id;
   std::vector<std::string> document_ids;
   bool with_text = false;

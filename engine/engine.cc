@@ -9,6 +9,7 @@
 #include "core/status_macros.h"
 #include "engine/cpu/cpu_backend.h"
 #include "engine/files/model_file.h"
+#include "engine/memory.h"
 #include "engine/scheduler.h"
 #include "fmt/format.h"
 
@@ -56,21 +57,26 @@ absl::StatusOr<std::unique_ptr<Engine>> EngineImpl::Create(const EngineOptions& 
   EPIC_RETURN_IF_ERROR(options.Validate());
   auto engine = std::make_unique<EngineImpl>();
   EPIC_ASSIGN_OR_RETURN(engine->file_, OpenModelFile(options.model_path));
+  EPIC_RETURN_IF_ERROR(
+      CheckModelFits(options.model_path, CpuBackend::WeightBytesOf(engine->file_->config()), AvailableMemoryBytes()));
   EPIC_ASSIGN_OR_RETURN(engine->fingerprint_, engine->file_->Fingerprint(options.cache_dir));
-  EPIC_ASSIGN_OR_RETURN(engine->tokenizer_, Tokenizer::Create(engine->file_->tokenizer()));
+  TokenizerSpec tokenizer = engine->file_->tokenizer();
+  engine->template_ = ChatTemplate::Recognise(tokenizer);
+  if (engine->template_.ok()) ProtectControlTokens(**engine->template_, tokenizer);
+  EPIC_ASSIGN_OR_RETURN(engine->tokenizer_, Tokenizer::Create(std::move(tokenizer)));
   if (engine->tokenizer_->vocab_size() > engine->file_->config().vocab_size) {
     return absl::InvalidArgumentError(fmt::format("the tokenizer has {} tokens, the model's embedding only {}",
                                                   engine->tokenizer_->vocab_size(),
                                                   engine->file_->config().vocab_size));
   }
-  engine->template_ = ChatTemplate::Recognise(engine->file_->tokenizer().chat_template);
   const int threads =
       options.threads > 0 ? options.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   EPIC_ASSIGN_OR_RETURN(engine->backend_, CpuBackend::Create(*engine->file_, threads));
   EPIC_RETURN_IF_ERROR(engine->PrepareRecipes());
 
   RequestEnvironment environment{*engine->backend_, *engine->tokenizer_, {}, engine->plain_, engine->fingerprint_};
-  if (const auto eos = engine->tokenizer_->eos_id()) environment.stop_tokens.push_back(*eos);
+  const std::span<const int32_t> stop_ids = engine->tokenizer_->stop_ids();
+  environment.stop_tokens.assign(stop_ids.begin(), stop_ids.end());
   if (engine->template_.ok()) {
     for (const std::string& token : (*engine->template_)->stop_tokens()) {
       if (const auto id = engine->tokenizer_->TokenId(token)) environment.stop_tokens.push_back(*id);

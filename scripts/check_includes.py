@@ -28,6 +28,8 @@ RULES = {
 }
 # `epic up` is all roles in one process, so these files of client/ put the roles together.
 ASSEMBLES_ROLES = re.compile(r"^client/(epic_main|up(_\w+)?)\.(cc|h)$")
+# `epic models inspect` and `synth` work on model files of this machine, without a running EPIC.
+READS_MODEL_FILES = re.compile(r"^client/model_files\.(cc|h)$")
 # Only these may include gRPC, directly or through a generated service header: each such file takes seconds to compile.
 MAY_INCLUDE_GRPC = re.compile(r"_(service|client|server)(_test|_testing)?\.(cc|h)$")
 GRPC = re.compile(r"^(grpcpp/|grpc\+\+/|grpc/|epic/v1/.*\.grpc\.pb\.h$)")
@@ -54,6 +56,8 @@ def allowed_folders(path, folder):
         return None  # tests/ and benchmarks/ may use everything
     if ASSEMBLES_ROLES.match(path):
         return RULES[folder] | ROLES | {"engine", "storage", "transfer", "cluster"}
+    if READS_MODEL_FILES.match(path):
+        return RULES[folder] | {"engine"}
     return RULES[folder]
 
 
@@ -115,6 +119,7 @@ def self_test():
         ("server/a.cc", '#include "router/router.h"'),
         ("client/table.cc", '#include "router/router.h"'),
         ("client/sdk_client.cc", '#include "engine/engine.h"'),
+        ("client/model_files.cc", '#include "cache_node/cache_node.h"'),
         ("router/b.cc", '#include "tests/engine_harness.h"'),
     ]
     permitted = [
@@ -126,6 +131,7 @@ def self_test():
         ("router/router_service.cc", "#include <grpcpp/grpcpp.h>"),
         ("router/router_service_test.cc", '#include "epic/v1/inference.grpc.pb.h"'),
         ("client/up.cc", '#include "cache_node/cache_node.h"'),
+        ("client/model_files.cc", '#include "engine/model_inspection.h"'),
         ("tests/a_test.cc", '#include "router/router.h"'),
         ("engine/a_test.cc", '#include "tests/engine_harness.h"'),
         ("core/c.cc", '// #include "engine/engine.h"'),

@@ -48,6 +48,22 @@ absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(const ModelFile& 
   return backend;
 }
 
+uint64_t CpuBackend::WeightBytesOf(const ModelConfig& config) {
+  const auto q = static_cast<uint64_t>(config.heads) * config.head_dim;
+  const auto kv = static_cast<uint64_t>(config.kv_heads) * config.head_dim;
+  const auto width = static_cast<uint64_t>(config.width);
+  const auto ffn = static_cast<uint64_t>(config.ffn_width);
+  const auto matrix = [](uint64_t outputs, uint64_t inner) {
+    return (outputs + kPanelColumns - 1) / kPanelColumns * kPanelColumns * inner * sizeof(uint16_t);
+  };
+  uint64_t vectors = 2 * width;
+  if (config.qkv_bias) vectors += q + 2 * kv;
+  if (config.qk_norm) vectors += 2 * static_cast<uint64_t>(config.head_dim);
+  const uint64_t layer = matrix(q + 2 * kv, width) + matrix(width, q) + matrix(2 * ffn, width) + matrix(width, ffn) +
+                         vectors * sizeof(float);
+  return config.layers * layer + matrix(config.vocab_size, width) + width * sizeof(float);
+}
+
 CpuBackend::CpuBackend(const ModelFile& file, const CpuKernels* kernels, int threads)
     : file_(file),
       config_(file.config()),

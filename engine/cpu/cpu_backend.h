@@ -2,6 +2,7 @@
 #ifndef EPIC_ENGINE_CPU_CPU_BACKEND_H_
 #define EPIC_ENGINE_CPU_CPU_BACKEND_H_
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -19,6 +20,10 @@ class CpuBackend : public Backend {
   // Reads and packs the weights. `file` must outlive the backend: embeddings are read from the mapped file row by row.
   // UNIMPLEMENTED where the processor lacks AVX2; the file's own errors otherwise.
   static absl::StatusOr<std::unique_ptr<CpuBackend>> Create(const ModelFile& file, int threads);
+
+  // What weight_bytes() of a model of these sizes will be. The embedding is not in it: its rows are read from the
+  // mapped file, whose pages the kernel may drop.
+  static uint64_t WeightBytesOf(const ModelConfig& config);
 
   const ModelConfig& config() const override { return config_; }
   KvShape kv_shape() const override;
