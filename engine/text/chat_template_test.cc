@@ -91,7 +91,7 @@ TEST(ChatLayoutTest, RendersWhatTransformersRenders) {
 TEST(ChatLayoutTest, EncodesToTheSameIds) {
   const nlohmann::json golden = ReadChatGolden("chat.json");
   const std::vector<Conversation> conversations = golden["conversations"];
-  for (const std::string kind : {"bytes"}) {
+  for (const std::string kind : {"bytes", "spm"}) {
     for (const auto& expected : golden["layouts"]) {
       const std::string name = expected["layout"];
       const auto layout = Layout(name);
