@@ -5,11 +5,6 @@ Each is refused by its exit code and one sentence that says what was expected an
 done.
 """
 
-import os
-
-# EPIC_MODEL is an option of every role as well: these tests run the committed model and name it themselves.
-os.environ.pop("EPIC_MODEL", None)
-
 import json
 import os
 import pathlib

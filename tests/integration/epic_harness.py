@@ -27,6 +27,8 @@ import urllib.request
 SOURCE = pathlib.Path(os.environ.get("EPIC_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
 BIN = pathlib.Path(os.environ.get("EPIC_BINARY_DIR", SOURCE / "build" / "release")) / "bin"
 TINY = SOURCE / "tests" / "golden" / "tiny"
+# EPIC_MODEL is an option of every role as well: taken out of the environment, so that the tests name their models.
+REAL_MODEL = os.environ.pop("EPIC_MODEL", None)
 MODEL = TINY / "tiny.gguf"
 OTHER_MODEL = TINY / "tiny-tied"
 

@@ -1,18 +1,12 @@
 #!/usr/bin/env python3
 """`epic up` from end to end, by its commands: register, ask, list, delete, stop, start again, change the model."""
 
-import os
-
-# EPIC_MODEL is an option of every role as well: these tests run the committed model and name it themselves.
-os.environ.pop("EPIC_MODEL", None)
-
-import os
 import pathlib
 import signal
 import time
 import unittest
 
-from epic_harness import BIN, MODEL, OTHER_MODEL, EpicTest, free_address, prose, run, scrape, wait_until
+from epic_harness import BIN, MODEL, OTHER_MODEL, REAL_MODEL, EpicTest, free_address, prose, run, scrape, wait_until
 
 LINKERS = ["full", "prefix", "naive", "naive-last", "cacheblend:15", "legolink:0", "legolink:2", "legolink:16"]
 
@@ -319,9 +313,9 @@ class StopAndStart(EpicTest):
 class RealModel(EpicTest):
     """The default model, where it was fetched: a right answer shows that the document was read."""
 
-    @unittest.skipUnless(os.environ.get("EPIC_MODEL"), "EPIC_MODEL names no model: scripts/fetch_model.sh fetches it")
+    @unittest.skipUnless(REAL_MODEL, "EPIC_MODEL names no model: scripts/fetch_model.sh fetches it")
     def test_facts_of_documents_are_found(self):
-        _, epic = self.start_up("real", None, pathlib.Path(os.environ["EPIC_MODEL"]))
+        _, epic = self.start_up("real", None, pathlib.Path(REAL_MODEL))
         texts = {
             "ferry": "The ferry to Skarn island leaves from pier nine. The captain of the ferry is called Oduya.\n",
             "canteen": "The canteen of the museum serves soup on Mondays. The cook is called Marchetti.\n",
@@ -354,6 +348,31 @@ class CommandLine(EpicTest):
             ["ask", "x", "--runs", "4"],
         ):
             self.assert_sentence(run(BIN / "epic", *arguments), "epic --help", code=2)
+
+    def test_models_are_inspected_without_a_server(self):
+        result = run(BIN / "epic", "models", "inspect", MODEL)
+        self.assertEqual(result.code, 0, str(result))
+        for part in ("GGUF version 3", "llama", "smollm", "a token in bf16", "runs           yes"):
+            self.assertIn(part, result.out)
+        refused = self.write("text.gguf", "no model")
+        result = run(BIN / "epic", "models", "inspect", refused)
+        self.assert_sentence(result, refused, "expected a GGUF file")
+        self.assertRegex(result.out, r"runs +no")
+        report = run(BIN / "epic", "models", "inspect", refused, "--format", "json")
+        self.assertEqual((report.code, report.json["runs"]), (1, False))
+        self.assert_sentence(run(BIN / "epic", "models", "inspect", self.folder / "absent.gguf"), "no such file")
+
+    def test_synthetic_models_are_made_and_marked(self):
+        folder = self.folder / "synthetic"
+        arguments = ["models", "synth", "--shape", "smollm2-135m", "--layers", 1, "--output", folder]
+        result = run(BIN / "epic", *arguments)
+        self.assertEqual(result.code, 0, str(result))
+        self.assertIn("random weights", result.out)
+        self.assertIn("random weights", run(BIN / "epic", "models", "inspect", folder).out)
+        self.assert_sentence(run(BIN / "epic", *arguments), folder, "not empty")
+        for shape, layers, part in (("llama-3.1-70b", 1, "shape"), ("smollm2-135m", 99, "expected 1 to 30")):
+            result = run(BIN / "epic", "models", "synth", "--shape", shape, "--layers", layers, "--output", folder)
+            self.assert_sentence(result, part)
 
     def test_help_and_version(self):
         self.assertRegex(run(BIN / "epic", "--version").out, r"\d+\.\d+\.\d+")
