@@ -4,9 +4,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
+#include "engine/cpu/cpu_backend.h"
+#include "engine/files/model_file.h"
 #include "engine/files/tiny_model_for_test.h"
 
 namespace epic {
@@ -50,6 +53,22 @@ TEST_F(ModelInspectionTest, ASoundFileIsDescribed) {
   EXPECT_EQ(bytes, inspection.stored_bytes);
   EXPECT_EQ(elements, inspection.parameters);
   EXPECT_THAT(inspection.tokenizer, HasSubstr("smollm"));
+}
+
+TEST_F(ModelInspectionTest, TheMemoryIsWhatTheBackendThenTakes) {
+  const std::filesystem::path golden = std::filesystem::path(std::getenv("EPIC_SOURCE_DIR")) / "tests/golden";
+  std::vector<std::string> paths = {golden / "tiny/tiny.gguf", golden / "tiny/tiny-tied"};
+  for (const auto& family : std::filesystem::directory_iterator(golden / "families")) {
+    if (family.is_directory()) paths.push_back(family.path() / "model.gguf");
+  }
+  ASSERT_GT(paths.size(), 4u);
+  for (const std::string& path : paths) {
+    const auto file = OpenModelFile(path);
+    ASSERT_TRUE(file.ok()) << file.status();
+    const auto backend = CpuBackend::Create(**file, 1);
+    ASSERT_TRUE(backend.ok()) << backend.status();
+    EXPECT_EQ((*backend)->weight_bytes(), InspectModel(path).weight_memory_bytes) << path;
+  }
 }
 
 TEST_F(ModelInspectionTest, ARefusedTokenizerStillShowsTheSizes) {
