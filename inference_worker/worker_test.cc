@@ -207,7 +207,7 @@ TEST_F(WorkerTest, RefusesWhatCanNeverRunAndSaysWhy) {
   EXPECT_EQ(engine_.compilations(), 0) << "nothing was run for them";
 }
 
-TEST(WorkerChatTest, AChatForAModelWithoutATemplateIsRefused) {
+TEST(WorkerChatTest, AChatForAModelWithoutATemplateIsRefusedAndARawPromptRuns) {
   FakeEngine engine({.has_chat_template = false});
   CountingObserver observer;
   auto worker = Worker::Create(
@@ -216,6 +216,10 @@ TEST(WorkerChatTest, AChatForAModelWithoutATemplateIsRefused) {
   InferJob job;
   job.messages.push_back({"user", {TextPart("hello")}});
   EXPECT_TRUE(absl::IsFailedPrecondition(ReadAnswer((*worker)->Infer(job).get()).status));
+  job.chat = false;
+  const Answer answer = ReadAnswer((*worker)->Infer(job).get());
+  EXPECT_TRUE(answer.status.ok()) << answer.status;
+  EXPECT_EQ(answer.final.stats.prompt_tokens, 5) << "the text alone";
 }
 
 TEST_F(WorkerTest, CancelsInTheEngine) {
