@@ -22,7 +22,7 @@ EPIC_BUILD_PACKAGES=(
   nlohmann-json3-dev libspdlog-dev libfmt-dev prometheus-cpp-dev libxxhash-dev libzstd-dev
   libpcre2-dev libyaml-cpp-dev libcli11-dev libssl-dev libgtest-dev libgmock-dev libbenchmark-dev
 )
-EPIC_TEST_PACKAGES=(clang-14 clang-tidy-14 clang-format-14 python3-protobuf)
+EPIC_TEST_PACKAGES=(clang-14 clang-tidy-14 clang-format-14 libclang-rt-14-dev python3-protobuf)
 EPIC_MODEL_PACKAGES=(ca-certificates python3 python3-pip)
 
 # Says what the script is doing, with the seconds since it started.

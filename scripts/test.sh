@@ -5,12 +5,13 @@
 #   scripts/test.sh --fast             release build, unit tests and the checks of the source
 #   scripts/test.sh --stage NAME...    these stages only
 #
-# Stages: install, model, includes, contract, format, release, documentation, tests, asan-ubsan, tsan, thread-safety, tidy.
+# Stages: install, model, includes, contract, format, release, documentation, tests, asan-ubsan, tsan, thread-safety,
+# fuzz, tidy.
 # The last line is `N passed, N failed`; the exit code is 0 only where nothing failed.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 exec </dev/null
 
-all_stages=(install model includes contract format release documentation tests asan-ubsan tsan thread-safety tidy)
+all_stages=(install model includes contract format release documentation tests asan-ubsan tsan thread-safety fuzz tidy)
 stages=("${all_stages[@]}")
 test_arguments=()
 case "${1:-}" in
@@ -26,7 +27,7 @@ case "${1:-}" in
       [[ " ${all_stages[*]} " == *" $stage "* ]] || die "unknown stage '$stage': expected one of ${all_stages[*]}."
     done
     ;;
-  -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
   *) die "unknown argument '$1': expected nothing, --fast or --stage NAME." ;;
 esac
 
@@ -133,6 +134,43 @@ stage_tsan() {
 }
 
 stage_thread-safety() { configure_preset clang -DEPIC_BUILD_TESTS=OFF && build_preset clang; }
+
+# run_fuzzer TARGET: a minute from the committed corpus. What it finds on the way stays under build/; an input that it
+# stops at is printed, so that a log is enough to repeat it.
+run_fuzzer() {
+  local target=$1 folder="$EPIC_ROOT/build/fuzz/runs/$1"
+  rm -rf "$folder"
+  mkdir -p "$folder/corpus"
+  if ASAN_OPTIONS=detect_leaks=1 "${fixed_addresses[@]}" "$EPIC_ROOT/build/fuzz/bin/${target}_fuzzer" \
+      -max_total_time=60 -timeout=25 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
+      -artifact_prefix="$folder/" "$folder/corpus" "$EPIC_ROOT/tests/fuzz/corpus/$target" >"$folder/log" 2>&1; then
+    echo "$target: $(awk '/number_of_executed_units/ {print $2}' "$folder/log") inputs"
+    return
+  fi
+  tail -n 60 "$folder/log"
+  local input
+  for input in "$folder"/crash-* "$folder"/leak-* "$folder"/oom-* "$folder"/timeout-*; do
+    [[ -f $input ]] || continue
+    echo "error: the $target fuzzer stopped at this input, here in base64; give it to build/fuzz/bin/${target}_fuzzer:"
+    base64 "$input"
+  done
+  return 1
+}
+
+stage_fuzz() {
+  configure_preset fuzz && build_preset fuzz fuzzers || return 1
+  local targets=(gguf safetensors model_folder chat_template) first second ok=0
+  # Two at a time, as many as CI has cores.
+  for ((first = 0; first < ${#targets[@]}; first += 2)); do
+    run_fuzzer "${targets[first + 1]}" >"$results/fuzz-second" 2>&1 &
+    second=$!
+    run_fuzzer "${targets[first]}" || ok=1
+    wait "$second" || ok=1
+    cat "$results/fuzz-second"
+  done
+  detail="a minute each: ${targets[*]}"
+  return "$ok"
+}
 
 stage_tidy() {
   configure_preset clang -DEPIC_BUILD_TESTS=OFF || return 1
