@@ -309,7 +309,10 @@ TEST_F(GgufModelTest, ForeignModelsAreRefusedByName) {
   ExpectNotRun({"hidden_activation", "gelu"}, [](GgufBuilder& b) { b.SetString("llama.hidden_activation", "gelu"); });
   ExpectNotRun({"differs by layer"}, [](GgufBuilder& b) { b.SetInt32s("llama.attention.head_count", {2, 2}); });
   ExpectNotRun({"tokenizer model", "\"llama\"", "BPE"},
-               [](GgufBuilder& b) { b.SetString("tokenizer.ggml.model", "llama"); });
+               [](GgufBuilder& b) { b.SetString("tokenizer.ggml.model", "bert"); });
+  ExpectNotRun({"tokenizer.ggml.pre", "llama"}, [](GgufBuilder& b) { b.SetString("tokenizer.ggml.model", "llama"); });
+  ExpectNotRun({"pre-tokenizer", "\"default\"", "\"llama-bpe\""},
+               [](GgufBuilder& b) { b.SetString("tokenizer.ggml.pre", "default"); });
   ExpectNotRun({"add_eos_token"}, [](GgufBuilder& b) { b.SetBool("tokenizer.ggml.add_eos_token", true); });
 }
 

@@ -141,7 +141,7 @@ TEST_F(ModelFileTest, FingerprintTellsModelsApart) {
   add([](GgufBuilder& b) { b.SetFloat("llama.attention.layer_norm_rms_epsilon", 1e-6f); });
   add([](GgufBuilder& b) { b.RemoveTensor("output.weight"); });
   add([](GgufBuilder& b) { b.SetStrings("tokenizer.ggml.merges", {"t h", "th e"}); });
-  add([](GgufBuilder& b) { b.SetString("tokenizer.ggml.pre", "other"); });
+  add([](GgufBuilder& b) { b.SetString("tokenizer.ggml.pre", "gpt-2"); });
   add([](GgufBuilder& b) {
     b.SetUint32("llama.attention.key_length", 32);
     b.SetUint32("llama.attention.value_length", 32);

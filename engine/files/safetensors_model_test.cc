@@ -294,31 +294,38 @@ TEST_F(SafetensorsModelTest, BrokenConfigurationsAreNamed) {
 TEST_F(SafetensorsModelTest, ForeignTokenizersAreRefusedByName) {
   const auto steps = [](json& t) -> json& { return t["pre_tokenizer"]["pretokenizers"]; };
   ExpectTokenizerNotRun({"pre_tokenizer", "absent"}, [](json& t) { t["pre_tokenizer"] = nullptr; });
-  ExpectTokenizerNotRun({"pre_tokenizer", "\"ByteLevel\"", "Digits"},
-                        [&](json& t) { t["pre_tokenizer"] = json(steps(t)[1]); });
-  ExpectTokenizerNotRun({"\"Split\""}, [&](json& t) { steps(t)[0]["type"] = "Split"; });
-  ExpectTokenizerNotRun({"Sequence of 3"}, [&](json& t) { steps(t).push_back(json(steps(t)[0])); });
+  ExpectTokenizerNotRun({"pre_tokenizer", "\"Digits\"", "ByteLevel"},
+                        [&](json& t) { t["pre_tokenizer"] = json(steps(t)[0]); });
+  ExpectTokenizerNotRun({"pre_tokenizer", "Whitespace"}, [&](json& t) { steps(t)[0]["type"] = "Whitespace"; });
+  ExpectTokenizerNotRun({"use_regex"}, [&](json& t) { steps(t)[0]["type"] = "Split"; });
+  ExpectTokenizerNotRun({"pre_tokenizer", "Regex", "Llama 3"}, [&](json& t) {
+    steps(t)[1]["use_regex"] = false;
+    steps(t)[0] = {{"type", "Split"}, {"behavior", "Isolated"}, {"pattern", {{"Regex", "\\s+"}}}};
+  });
+  ExpectTokenizerNotRun({"pre_tokenizer", "Digits, ByteLevel, Digits"},
+                        [&](json& t) { steps(t).push_back(json(steps(t)[0])); });
   ExpectTokenizerNotRun({"individual_digits"}, [&](json& t) { steps(t)[0]["individual_digits"] = false; });
   ExpectTokenizerNotRun({"add_prefix_space"}, [&](json& t) { steps(t)[1]["add_prefix_space"] = true; });
   ExpectTokenizerNotRun({"add_prefix_space"}, [&](json& t) { steps(t)[1].erase("add_prefix_space"); });
   ExpectTokenizerNotRun({"use_regex"}, [&](json& t) { steps(t)[1]["use_regex"] = false; });
-  ExpectTokenizerNotRun({"normalizer", "NFC"}, [](json& t) { t["normalizer"] = {{"type", "NFC"}}; });
+  ExpectTokenizerNotRun({"normalizer", "NFKC"}, [](json& t) { t["normalizer"] = {{"type", "NFKC"}}; });
   ExpectTokenizerNotRun({"decoder", "absent"}, [](json& t) { t["decoder"] = nullptr; });
   ExpectTokenizerNotRun({"decoder", "WordPiece"}, [](json& t) { t["decoder"]["type"] = "WordPiece"; });
   ExpectTokenizerNotRun({"Unigram", "BPE"}, [](json& t) { t["model"]["type"] = "Unigram"; });
-  ExpectTokenizerNotRun({"byte_fallback"}, [](json& t) { t["model"]["byte_fallback"] = true; });
-  ExpectTokenizerNotRun({"ignore_merges"}, [](json& t) { t["model"]["ignore_merges"] = true; });
+  ExpectTokenizerNotRun({"byte fallback", "Metaspace"}, [](json& t) { t["model"]["byte_fallback"] = true; });
+  ExpectTokenizerNotRun({"ignore_merges"}, [](json& t) {
+    t["model"]["byte_fallback"] = true;
+    t["model"]["ignore_merges"] = true;
+  });
   ExpectTokenizerNotRun({"dropout"}, [](json& t) { t["model"]["dropout"] = 0.1; });
   ExpectTokenizerNotRun({"end_of_word_suffix"}, [](json& t) { t["model"]["end_of_word_suffix"] = "</w>"; });
-  ExpectTokenizerNotRun({"added_tokens[1].lstrip"}, [](json& t) { t["added_tokens"][1]["lstrip"] = true; });
+  ExpectTokenizerNotRun({"added_tokens[1].single_word"}, [](json& t) { t["added_tokens"][1]["single_word"] = true; });
   ExpectTokenizerNotRun({"post_processor", "Bert"}, [](json& t) {
     t["post_processor"] = {{"type", "BertProcessing"}};
   });
   const auto foreign = absl::StatusCode::kUnimplemented;
   ExpectTokenizerConfig(foreign, {"add_prefix_space"}, [](json& c) { c["add_prefix_space"] = true; });
   ExpectTokenizerConfig(foreign, {"add_eos_token"}, [](json& c) { c["add_eos_token"] = true; });
-  ExpectTokenizerConfig(foreign, {"added_tokens_decoder", "new"},
-                        [](json& c) { c["added_tokens_decoder"]["7"]["content"] = "new"; });
 }
 
 TEST_F(SafetensorsModelTest, BrokenTokenizersAreNamed) {
@@ -332,11 +339,14 @@ TEST_F(SafetensorsModelTest, BrokenTokenizersAreNamed) {
   ExpectTokenizerBroken({"merge 1"}, [](json& t) { t["model"]["merges"][1] = {"a", "b", "c"}; });
   ExpectTokenizerBroken({"merge 1"}, [](json& t) { t["model"]["merges"][1] = 7; });
   ExpectTokenizerBroken({"merge 1"}, [](json& t) { t["model"]["merges"][1] = "nospace"; });
-  ExpectTokenizerBroken({"added_tokens[0]", "that id is"}, [](json& t) { t["added_tokens"][0]["id"] = 1; });
-  ExpectTokenizerBroken({"added_tokens[0]", "no content"}, [](json& t) { t["added_tokens"][0].erase("content"); });
+  ExpectTokenizerBroken({"added_tokens[1]", "that id is"}, [](json& t) { t["added_tokens"][0]["id"] = 1; });
+  ExpectTokenizerBroken({"added_tokens[0].id", "missing"}, [](json& t) { t["added_tokens"][0].erase("id"); });
+  ExpectTokenizerBroken({"added_tokens[0].content", "missing"}, [](json& t) { t["added_tokens"][0].erase("content"); });
   ExpectTokenizerBroken({"added_tokens[0]", "object"}, [](json& t) { t["added_tokens"][0] = 3; });
   const auto broken = absl::StatusCode::kInvalidArgument;
   ExpectTokenizerConfig(broken, {"\"nowhere\"", "no such token"}, [](json& c) { c["bos_token"] = "nowhere"; });
+  ExpectTokenizerConfig(broken, {"added_tokens_decoder", "new"},
+                        [](json& c) { c["added_tokens_decoder"]["7"]["content"] = "new"; });
   ExpectTokenizerConfig(broken, {"eos_token"}, [](json& c) { c["eos_token"] = 2; });
   ExpectTokenizerConfig(broken, {"chat_template"}, [](json& c) { c["chat_template"] = 2; });
 }

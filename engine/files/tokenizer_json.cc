@@ -1,6 +1,9 @@
 #include "engine/files/tokenizer_json.h"
 
-#include <algorithm>
+#include <charconv>
+#include <map>
+#include <string_view>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -8,23 +11,13 @@
 #include "engine/files/file_error.h"
 #include "engine/files/json_file.h"
 #include "engine/files/loaded_model.h"
+#include "engine/files/tokenizer_pipeline.h"
+#include "engine/text/byte_alphabet.h"
+#include "engine/text/nfc.h"
 
 namespace epic {
 
 namespace {
-
-absl::StatusOr<std::string> TypeOf(const JsonObject& object) {
-  EPIC_ASSIGN_OR_RETURN(const std::optional<std::string> type, object.String("type"));
-  if (!type.has_value()) return BrokenFile(object.path(), "{} is missing", object.PlaceOf("type"));
-  return *type;
-}
-
-// Refuses where the member `key`, if present, is true although only false is run, or the other way round.
-absl::Status RequireBool(const JsonObject& object, std::string_view key, bool absent, bool expected) {
-  EPIC_ASSIGN_OR_RETURN(const std::optional<bool> value, object.Bool(key));
-  if (value.value_or(absent) == expected) return absl::OkStatus();
-  return NotRunHere(object.path(), "{} is {}; {} is run", object.PlaceOf(key), !expected, expected);
-}
 
 absl::StatusOr<int32_t> TokenId(const nlohmann::json& value, int32_t vocab_size, const std::string& path,
                                 const std::string& what) {
@@ -45,6 +38,12 @@ void PutToken(size_t id, const std::string& text, TokenKind kind, TokenizerSpec&
   spec.kinds[id] = kind;
 }
 
+// "<0x0A>": what byte fallback writes for a byte.
+bool IsByteToken(std::string_view text) {
+  const auto is_digit = [](char digit) { return (digit >= '0' && digit <= '9') || (digit >= 'A' && digit <= 'F'); };
+  return text.size() == 6 && text.starts_with("<0x") && text[5] == '>' && is_digit(text[3]) && is_digit(text[4]);
+}
+
 absl::Status ReadVocabulary(const JsonObject& model, int32_t vocab_size, TokenizerSpec& spec) {
   EPIC_ASSIGN_OR_RETURN(const std::optional<JsonObject> vocabulary, model.Object("vocab"));
   if (!vocabulary.has_value()) return BrokenFile(model.path(), "model.vocab is missing");
@@ -54,7 +53,8 @@ absl::Status ReadVocabulary(const JsonObject& model, int32_t vocab_size, Tokeniz
     if (index < spec.kinds.size() && spec.kinds[index] != TokenKind::kUnused) {
       return BrokenFile(model.path(), "tokens {} and {} share the id {}", Quoted(spec.tokens[index]), Quoted(text), id);
     }
-    PutToken(index, text, TokenKind::kNormal, spec);
+    const bool is_byte = spec.model == "spm" && IsByteToken(text);
+    PutToken(index, text, is_byte ? TokenKind::kByte : TokenKind::kNormal, spec);
   }
   return absl::OkStatus();
 }
@@ -75,6 +75,21 @@ absl::Status ReadMerges(const JsonObject& model, TokenizerSpec& spec) {
   return absl::OkStatus();
 }
 
+// A token for unknown text comes up where a byte has no token, which byte fallback rules out (the tokenizer checks it).
+absl::Status CheckUnknownToken(const JsonObject& model, const TokenizerSpec& spec) {
+  EPIC_ASSIGN_OR_RETURN(const std::optional<std::string> unknown, model.String("unk_token"));
+  if (!unknown.has_value() || spec.model == "spm") return absl::OkStatus();
+  const std::unordered_set<std::string_view> tokens(spec.tokens.begin(), spec.tokens.end());
+  for (int byte = 0; byte < 256; ++byte) {
+    if (tokens.contains(ByteToAlphabet(static_cast<uint8_t>(byte)))) continue;
+    return NotRunHere(model.path(),
+                      "model.unk_token is {} and the byte 0x{:02x} has no token; an unknown token is run only where "
+                      "nothing is unknown",
+                      Quoted(*unknown), byte);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadModel(const JsonObject& top, int32_t vocab_size, TokenizerSpec& spec) {
   EPIC_ASSIGN_OR_RETURN(const std::optional<JsonObject> model, top.Object("model"));
   if (!model.has_value()) return BrokenFile(top.path(), "model is missing");
@@ -83,134 +98,122 @@ absl::Status ReadModel(const JsonObject& top, int32_t vocab_size, TokenizerSpec&
   if (type.value_or("BPE") != "BPE") {
     return NotRunHere(top.path(), "the tokenizer model is {}; BPE is run", Quoted(*type));
   }
-  EPIC_RETURN_IF_ERROR(RequireBool(*model, "byte_fallback", false, false));
-  EPIC_RETURN_IF_ERROR(RequireBool(*model, "ignore_merges", false, false));
+  EPIC_ASSIGN_OR_RETURN(const std::optional<bool> byte_fallback, model->Bool("byte_fallback"));
+  spec.model = byte_fallback.value_or(false) ? "spm" : "bpe";
+  EPIC_ASSIGN_OR_RETURN(const std::optional<bool> ignore_merges, model->Bool("ignore_merges"));
+  spec.ignore_merges = ignore_merges.value_or(false);
+  if (spec.model == "spm" && spec.ignore_merges) {
+    return NotRunHere(top.path(), "model.ignore_merges is true; for BPE with byte fallback false is run");
+  }
   EPIC_ASSIGN_OR_RETURN(const std::optional<double> dropout, model->Number("dropout"));
   if (dropout.value_or(0) != 0) return NotRunHere(top.path(), "model.dropout is {}; 0 is run", *dropout);
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     EPIC_ASSIGN_OR_RETURN(const std::optional<std::string> affix, model->String(key));
     if (!affix.value_or("").empty()) return NotRunHere(top.path(), "model.{} is {}; none is run", key, Quoted(*affix));
   }
-  spec.model = "bpe";
   EPIC_RETURN_IF_ERROR(ReadVocabulary(*model, vocab_size, spec));
-  return ReadMerges(*model, spec);
+  EPIC_RETURN_IF_ERROR(ReadMerges(*model, spec));
+  return CheckUnknownToken(*model, spec);
 }
 
-absl::Status ReadAddedTokens(const JsonObject& top, int32_t vocab_size, TokenizerSpec& spec) {
+// One entry of added_tokens, or of added_tokens_decoder in tokenizer_config.json, which has precedence.
+struct AddedToken {
+  std::string place;  // in its file, for messages
+  int32_t id = 0;
+  std::string content;
+  bool is_special = false;
+  bool in_normalized_text = false;
+  AddedTokenRule rule;
+};
+
+absl::StatusOr<AddedToken> ReadAddedToken(const nlohmann::json& value, const std::string& path,
+                                          const std::string& place, int32_t id) {
+  const JsonObject entry(value, path, place);
+  AddedToken token;
+  token.place = place;
+  token.id = id;
+  EPIC_ASSIGN_OR_RETURN(const std::optional<std::string> content, entry.String("content"));
+  if (!content.has_value() || content->empty()) {
+    return BrokenFile(entry.path(), "{} is missing or empty", entry.PlaceOf("content"));
+  }
+  token.content = *content;
+  EPIC_ASSIGN_OR_RETURN(const std::optional<bool> special, entry.Bool("special"));
+  token.is_special = special.value_or(false);
+  EPIC_ASSIGN_OR_RETURN(const std::optional<bool> strips_left, entry.Bool("lstrip"));
+  EPIC_ASSIGN_OR_RETURN(const std::optional<bool> strips_right, entry.Bool("rstrip"));
+  EPIC_ASSIGN_OR_RETURN(const std::optional<bool> normalized, entry.Bool("normalized"));
+  EPIC_RETURN_IF_ERROR(RequireBool(entry, "single_word", false, false));
+  token.rule.strips_left = strips_left.value_or(false);
+  token.rule.strips_right = strips_right.value_or(false);
+  token.in_normalized_text = normalized.value_or(!token.is_special);
+  return token;
+}
+
+// What the normaliser would make of a token that is looked for behind it must be the token itself. Control tokens are
+// then found in the text as it is, which comes to the same.
+absl::Status CheckNormalized(const JsonObject& top, bool prepends_space, const TokenizerSpec& spec,
+                             const AddedToken& token) {
+  const auto refuse = [&](const char* why) {
+    return NotRunHere(top.path(), "the added token {} is looked for in normalised text, {}", Quoted(token.content),
+                      why);
+  };
+  if (prepends_space) return refuse("which begins with a space mark; only \"normalized\": false is run there");
+  const bool has_space =
+      token.content.find(' ') != std::string::npos || token.content.find("\u2581") != std::string::npos;
+  const bool has_marks = spec.model == "spm" && !spec.space_prefix_unless_space;  // for spaces, by a normaliser
+  if (has_marks && (token.rule.strips_left || token.rule.strips_right)) {
+    return refuse(
+        "where spaces are marks and no white space that it could take; only \"normalized\": false is run there");
+  }
+  if (spec.model == "spm" && has_space) return refuse("where its space is a mark; only tokens without one are run");
+  if (token.is_special && spec.normalizes_nfc && NormalizeNfc(token.content)) {
+    return refuse("where it is written otherwise; only control tokens in form NFC are run");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PlaceAddedToken(const JsonObject& top, bool prepends_space, const AddedToken& token, TokenizerSpec& spec) {
+  const auto index = static_cast<size_t>(token.id);
+  if (index < spec.kinds.size() && spec.kinds[index] != TokenKind::kUnused && spec.tokens[index] != token.content) {
+    return BrokenFile(top.path(), "{} is {} with id {}, but that id is {}", token.place, Quoted(token.content),
+                      token.id, Quoted(spec.tokens[index]));
+  }
+  if (token.in_normalized_text) EPIC_RETURN_IF_ERROR(CheckNormalized(top, prepends_space, spec, token));
+  PutToken(index, token.content, token.is_special ? TokenKind::kControl : TokenKind::kUserDefined, spec);
+  AddedTokenRule rule = token.rule;
+  rule.in_normalized_text = token.in_normalized_text && !token.is_special;
+  if (rule != AddedTokenRule()) spec.added_rules[token.id] = rule;
+  return absl::OkStatus();
+}
+
+// `overrides`: tokenizer_config.json's, by id.
+absl::Status ReadAddedTokens(const JsonObject& top, const std::map<int32_t, AddedToken>& overrides, int32_t vocab_size,
+                             TokenizerSpec& spec) {
+  EPIC_ASSIGN_OR_RETURN(const bool prepends_space, NormalizerPrependsSpace(top));
   EPIC_ASSIGN_OR_RETURN(const nlohmann::json* added, top.Array("added_tokens"));
-  if (added == nullptr) return absl::OkStatus();
-  for (size_t i = 0; i < added->size(); ++i) {
+  std::map<int32_t, AddedToken> tokens;
+  for (size_t i = 0; added != nullptr && i < added->size(); ++i) {
     const nlohmann::json& entry = (*added)[i];
     const std::string place = fmt::format("added_tokens[{}]", i);
     if (!entry.is_object()) return BrokenFile(top.path(), "{} is {}, expected an object", place, JsonText(entry));
-    const JsonObject token(entry, top.path(), place);
-    EPIC_ASSIGN_OR_RETURN(const std::optional<std::string> content, token.String("content"));
-    const nlohmann::json* id_member = token.Find("id");
-    if (!content.has_value() || content->empty() || id_member == nullptr) {
-      return BrokenFile(top.path(), "{} has no content or no id", place);
-    }
+    const auto id_member = entry.find("id");
+    if (id_member == entry.end()) return BrokenFile(top.path(), "{}.id is missing", place);
     EPIC_ASSIGN_OR_RETURN(const int32_t id, TokenId(*id_member, vocab_size, top.path(), place));
-    for (const char* key : {"lstrip", "rstrip", "single_word"})
-      EPIC_RETURN_IF_ERROR(RequireBool(token, key, false, false));
-    const auto index = static_cast<size_t>(id);
-    if (index < spec.kinds.size() && spec.kinds[index] != TokenKind::kUnused && spec.tokens[index] != *content) {
-      return BrokenFile(top.path(), "{} is {} with id {}, but that id is {}", place, Quoted(*content), id,
-                        Quoted(spec.tokens[index]));
+    EPIC_ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(entry, top.path(), place, id));
+    const auto [existing, is_new] = tokens.try_emplace(id, std::move(token));
+    if (!is_new) {
+      return BrokenFile(top.path(), "{} has the id {}, but that id is {}", place, id, Quoted(existing->second.content));
     }
-    EPIC_ASSIGN_OR_RETURN(const std::optional<bool> special, token.Bool("special"));
-    PutToken(index, *content, special.value_or(false) ? TokenKind::kControl : TokenKind::kUserDefined, spec);
   }
-  return absl::OkStatus();
-}
-
-// SmolLM2's way of splitting: every digit alone, then GPT-2's expression over the byte-level alphabet.
-absl::Status ReadPreTokenizer(const JsonObject& top, TokenizerSpec& spec) {
-  const auto refuse = [&top](const std::string& seen) {
-    return NotRunHere(top.path(),
-                      "the pre_tokenizer is {}; a Sequence of Digits(individual_digits) and ByteLevel(no prefix space, "
-                      "use_regex) is run",
-                      seen);
-  };
-  EPIC_ASSIGN_OR_RETURN(const std::optional<JsonObject> pre_tokenizer, top.Object("pre_tokenizer"));
-  if (!pre_tokenizer.has_value()) return refuse("absent");
-  EPIC_ASSIGN_OR_RETURN(const std::string type, TypeOf(*pre_tokenizer));
-  if (type != "Sequence") return refuse(Quoted(type));
-  EPIC_ASSIGN_OR_RETURN(const nlohmann::json* steps, pre_tokenizer->Array("pretokenizers"));
-  if (steps == nullptr || steps->size() != 2)
-    return refuse(fmt::format("a Sequence of {}", steps == nullptr ? 0 : steps->size()));
-  if (!(*steps)[0].is_object() || !(*steps)[1].is_object()) return refuse("a Sequence of something other than objects");
-  const JsonObject digits((*steps)[0], top.path(), "pre_tokenizer.pretokenizers[0]");
-  const JsonObject byte_level((*steps)[1], top.path(), "pre_tokenizer.pretokenizers[1]");
-  EPIC_ASSIGN_OR_RETURN(const std::string first, TypeOf(digits));
-  EPIC_ASSIGN_OR_RETURN(const std::string second, TypeOf(byte_level));
-  if (first != "Digits" || second != "ByteLevel") {
-    return refuse(fmt::format("a Sequence of {} and {}", Quoted(first), Quoted(second)));
+  for (const auto& [id, token] : overrides) {
+    const auto existing = tokens.find(id);
+    if (existing != tokens.end() && existing->second.content != token.content) {
+      return BrokenFile(top.path(), "token {} is {}, but {} by {} of tokenizer_config.json", id,
+                        Quoted(existing->second.content), Quoted(token.content), token.place);
+    }
+    tokens[id] = token;
   }
-  EPIC_RETURN_IF_ERROR(RequireBool(digits, "individual_digits", false, true));
-  EPIC_RETURN_IF_ERROR(RequireBool(byte_level, "add_prefix_space", true, false));
-  EPIC_RETURN_IF_ERROR(RequireBool(byte_level, "use_regex", true, true));
-  spec.pre_tokenizer = "smollm";
-  return absl::OkStatus();
-}
-
-absl::Status CheckNormalizerAndDecoder(const JsonObject& top) {
-  EPIC_ASSIGN_OR_RETURN(const std::optional<JsonObject> normalizer, top.Object("normalizer"));
-  if (normalizer.has_value()) {
-    EPIC_ASSIGN_OR_RETURN(const std::string type, TypeOf(*normalizer));
-    return NotRunHere(top.path(), "the normalizer is {}; none is run", Quoted(type));
-  }
-  EPIC_ASSIGN_OR_RETURN(const std::optional<JsonObject> decoder, top.Object("decoder"));
-  if (!decoder.has_value()) return NotRunHere(top.path(), "the decoder is absent; \"ByteLevel\" is run");
-  EPIC_ASSIGN_OR_RETURN(const std::string type, TypeOf(*decoder));
-  if (type != "ByteLevel") return NotRunHere(top.path(), "the decoder is {}; \"ByteLevel\" is run", Quoted(type));
-  return absl::OkStatus();
-}
-
-absl::StatusOr<int32_t> IdOfToken(const TokenizerSpec& spec, const std::string& text, const std::string& path) {
-  const auto found = std::find(spec.tokens.begin(), spec.tokens.end(), text);
-  if (found == spec.tokens.end())
-    return BrokenFile(path, "{} is named, but the vocabulary has no such token", Quoted(text));
-  return static_cast<int32_t>(found - spec.tokens.begin());
-}
-
-// A template that leaves a single sequence alone, or puts one special token in front of it.
-absl::Status ReadTemplateProcessing(const JsonObject& processor, TokenizerSpec& spec) {
-  EPIC_ASSIGN_OR_RETURN(const nlohmann::json* single, processor.Array("single"));
-  const auto refuse = [&processor] {
-    return NotRunHere(processor.path(), "{} does more than add one token at the start, which is all that is run",
-                      processor.PlaceOf("single"));
-  };
-  const auto part_id = [](const nlohmann::json& part, const char* kind) -> const std::string* {
-    if (!part.is_object() || !part.contains(kind) || !part[kind].is_object() || !part[kind].contains("id"))
-      return nullptr;
-    return part[kind]["id"].get_ptr<const std::string*>();
-  };
-  if (single == nullptr || single->empty() || single->size() > 2) return refuse();
-  const std::string* sequence = part_id(single->back(), "Sequence");
-  if (sequence == nullptr || *sequence != "A") return refuse();
-  if (single->size() == 1) return absl::OkStatus();
-  const std::string* first = part_id(single->front(), "SpecialToken");
-  if (first == nullptr) return refuse();
-  EPIC_ASSIGN_OR_RETURN(spec.bos_id, IdOfToken(spec, *first, processor.path()));
-  spec.add_bos = true;
-  return absl::OkStatus();
-}
-
-absl::Status ReadPostProcessor(const JsonObject& processor, TokenizerSpec& spec) {
-  EPIC_ASSIGN_OR_RETURN(const std::string type, TypeOf(processor));
-  if (type == "ByteLevel") return absl::OkStatus();  // moves offsets only
-  if (type == "TemplateProcessing") return ReadTemplateProcessing(processor, spec);
-  if (type != "Sequence") {
-    return NotRunHere(processor.path(), "the post_processor is {}; \"TemplateProcessing\" and \"ByteLevel\" are run",
-                      Quoted(type));
-  }
-  EPIC_ASSIGN_OR_RETURN(const nlohmann::json* steps, processor.Array("processors"));
-  if (steps == nullptr) return BrokenFile(processor.path(), "{} is missing", processor.PlaceOf("processors"));
-  for (const nlohmann::json& step : *steps) {
-    if (!step.is_object())
-      return BrokenFile(processor.path(), "{} holds something other than objects", processor.PlaceOf("processors"));
-    EPIC_RETURN_IF_ERROR(ReadPostProcessor(JsonObject(step, processor.path(), "post_processor step"), spec));
-  }
+  for (const auto& [id, token] : tokens) EPIC_RETURN_IF_ERROR(PlaceAddedToken(top, prepends_space, token, spec));
   return absl::OkStatus();
 }
 
@@ -241,37 +244,62 @@ absl::Status ReadChatTemplate(const JsonObject& config, TokenizerSpec& spec) {
   return absl::OkStatus();
 }
 
-// What tokenizer_config.json would change of tokenizer.json must be nothing.
-absl::Status CheckAgainstTokenizerConfig(const JsonObject& config, const TokenizerSpec& spec) {
-  EPIC_RETURN_IF_ERROR(RequireBool(config, "add_prefix_space", false, false));
-  EPIC_RETURN_IF_ERROR(RequireBool(config, "add_eos_token", false, false));
-  EPIC_ASSIGN_OR_RETURN(const std::optional<bool> add_bos, config.Bool("add_bos_token"));
-  if (add_bos.has_value() && *add_bos != spec.add_bos) {
-    return NotRunHere(config.path(), "add_bos_token is {}, but the post_processor of tokenizer.json says {}", *add_bos,
-                      spec.add_bos);
-  }
+absl::StatusOr<std::map<int32_t, AddedToken>> AddedTokenOverrides(const JsonObject& config, int32_t vocab_size) {
+  std::map<int32_t, AddedToken> overrides;
   EPIC_ASSIGN_OR_RETURN(const std::optional<JsonObject> added, config.Object("added_tokens_decoder"));
-  if (!added.has_value()) return absl::OkStatus();
-  for (const auto& [id, value] : added->value().items()) {
-    if (!value.is_object())
-      return BrokenFile(config.path(), "{} is {}, expected an object", added->PlaceOf(Quoted(id)), JsonText(value));
-    const JsonObject token(value, config.path(), added->PlaceOf(Quoted(id)));
-    EPIC_ASSIGN_OR_RETURN(const std::optional<std::string> content, token.String("content"));
-    const auto found = std::find(spec.tokens.begin(), spec.tokens.end(), content.value_or(""));
-    if (found == spec.tokens.end() || fmt::format("{}", found - spec.tokens.begin()) != id) {
-      return NotRunHere(config.path(), "{} is {}, which tokenizer.json does not have under this id",
-                        added->PlaceOf(Quoted(id)), Quoted(content.value_or("")));
+  if (!added.has_value()) return overrides;
+  for (const auto& [key, value] : added->value().items()) {
+    const std::string place = added->PlaceOf(Quoted(key));
+    int32_t id = -1;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
+    if (error != std::errc() || end != key.data() + key.size() || id < 0 || id >= vocab_size) {
+      return BrokenFile(config.path(), "{} is no id from 0 to {}", place, vocab_size - 1);
     }
+    if (!value.is_object()) return BrokenFile(config.path(), "{} is {}, expected an object", place, JsonText(value));
+    EPIC_ASSIGN_OR_RETURN(overrides[id], ReadAddedToken(value, config.path(), place, id));
+  }
+  return overrides;
+}
+
+// Where tokenizer_config.json says whether a space is put before text, transformers builds the space handling anew.
+absl::Status ApplySpacePrefix(const JsonObject& config, TokenizerSpec& spec) {
+  EPIC_ASSIGN_OR_RETURN(const std::optional<bool> adds, config.Bool("add_prefix_space"));
+  EPIC_ASSIGN_OR_RETURN(const std::optional<bool> legacy, config.Bool("legacy"));
+  if (!adds.has_value()) return absl::OkStatus();
+  spec.decode_strips_space = *adds;
+  if (!*adds) {
+    spec.space_prefix = SpacePrefix::kNever;
+  } else if (legacy.value_or(true)) {
+    spec.space_prefix = SpacePrefix::kEvery;
+    spec.space_prefix_unless_space = false;
+  } else {
+    spec.space_prefix = SpacePrefix::kFirst;
+    spec.space_prefix_unless_space = true;
   }
   return absl::OkStatus();
 }
 
-absl::Status ReadTokenizerConfig(const std::string& path, TokenizerSpec& spec) {
-  const absl::StatusOr<nlohmann::json> document = ReadJsonFile(path);
-  if (absl::IsNotFound(document.status())) return absl::OkStatus();
-  EPIC_RETURN_IF_ERROR(document.status());
-  const JsonObject config(*document, path);
-  EPIC_RETURN_IF_ERROR(CheckAgainstTokenizerConfig(config, spec));
+// What tokenizer_config.json changes of tokenizer.json: for tokenizers of SentencePiece's kind the space before text
+// and whether BOS is added, as their classes in transformers do it; for others nothing may differ.
+absl::Status ApplyTokenizerConfig(const JsonObject& config, TokenizerSpec& spec) {
+  const bool is_sentencepiece = spec.model == "spm";
+  EPIC_RETURN_IF_ERROR(RequireBool(config, "add_eos_token", false, false));
+  EPIC_ASSIGN_OR_RETURN(const std::optional<bool> add_bos, config.Bool("add_bos_token"));
+  if (is_sentencepiece) {
+    spec.add_bos = add_bos.value_or(spec.add_bos);
+    return ApplySpacePrefix(config, spec);
+  }
+  EPIC_RETURN_IF_ERROR(RequireBool(config, "add_prefix_space", false, false));
+  if (add_bos.has_value() && *add_bos != spec.add_bos) {
+    return NotRunHere(config.path(), "add_bos_token is {}, but the post_processor of tokenizer.json says {}", *add_bos,
+                      spec.add_bos);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadTokenizerConfig(const JsonObject& config, TokenizerSpec& spec) {
+  const std::string& path = config.path();
+  EPIC_RETURN_IF_ERROR(ApplyTokenizerConfig(config, spec));
   EPIC_ASSIGN_OR_RETURN(const std::optional<std::string> bos, SpecialTokenText(config, "bos_token"));
   if (bos.has_value()) {
     EPIC_ASSIGN_OR_RETURN(const int32_t bos_id, IdOfToken(spec, *bos, path));
@@ -295,14 +323,19 @@ absl::StatusOr<TokenizerSpec> TokenizerFromFolder(const std::string& folder, int
   const std::string path = folder + "/tokenizer.json";
   EPIC_ASSIGN_OR_RETURN(const nlohmann::json document, ReadJsonFile(path));
   const JsonObject top(document, path);
+  const std::string config_path = folder + "/tokenizer_config.json";
+  absl::StatusOr<nlohmann::json> config_document = ReadJsonFile(config_path);
+  if (absl::IsNotFound(config_document.status())) config_document = nlohmann::json::object();
+  EPIC_RETURN_IF_ERROR(config_document.status());
+  const JsonObject config(*config_document, config_path);
+
   TokenizerSpec spec;
   EPIC_RETURN_IF_ERROR(ReadModel(top, vocab_size, spec));
-  EPIC_RETURN_IF_ERROR(CheckNormalizerAndDecoder(top));
-  EPIC_RETURN_IF_ERROR(ReadPreTokenizer(top, spec));
-  EPIC_RETURN_IF_ERROR(ReadAddedTokens(top, vocab_size, spec));
-  EPIC_ASSIGN_OR_RETURN(const std::optional<JsonObject> post_processor, top.Object("post_processor"));
-  if (post_processor.has_value()) EPIC_RETURN_IF_ERROR(ReadPostProcessor(*post_processor, spec));
-  EPIC_RETURN_IF_ERROR(ReadTokenizerConfig(folder + "/tokenizer_config.json", spec));
+  EPIC_RETURN_IF_ERROR(ReadPipeline(top, spec));
+  EPIC_ASSIGN_OR_RETURN(const auto overrides, AddedTokenOverrides(config, vocab_size));
+  EPIC_RETURN_IF_ERROR(ReadAddedTokens(top, overrides, vocab_size, spec));
+  EPIC_RETURN_IF_ERROR(ReadPostProcessor(top, spec));
+  EPIC_RETURN_IF_ERROR(ReadTokenizerConfig(config, spec));
   if (!spec.bos_id.has_value()) spec.bos_id = defaults.bos_id;
   if (!spec.eos_id.has_value()) spec.eos_id = defaults.eos_id;
 

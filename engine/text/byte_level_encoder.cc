@@ -39,7 +39,7 @@ class ByteLevelEncoder final : public PlainEncoder {
 
 absl::Status ByteLevelEncoder::Build(const TokenizerSpec& spec) {
   EPIC_RETURN_IF_ERROR(ReadBytes());
-  EPIC_RETURN_IF_ERROR(vocabulary_.AddMerges(spec.merges, merger_));
+  EPIC_RETURN_IF_ERROR(vocabulary_.AddMerges(spec.merges, Vocabulary::SpecialMerges::kRefuse, merger_));
   IndexWholePieces(spec.ignore_merges);
   return absl::OkStatus();
 }

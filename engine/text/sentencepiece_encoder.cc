@@ -74,7 +74,9 @@ absl::Status SentencePieceEncoder::Build(const TokenizerSpec& spec) {
     EPIC_ASSIGN_OR_RETURN(from_scores, MergesFromScores(spec.tokens, spec.kinds, spec.scores));
   }
   const std::vector<std::string>& merges = has_merges ? spec.merges : from_scores;
-  EPIC_RETURN_IF_ERROR(vocabulary_.AddMerges(merges, merger_));
+  // Conversions of SentencePiece files may list a control token as made of its parts ("<" and "s>"). Its text never
+  // comes to merges in the reference, and must not become the token in text of users.
+  EPIC_RETURN_IF_ERROR(vocabulary_.AddMerges(merges, Vocabulary::SpecialMerges::kLeaveOut, merger_));
   words_begin_with_spaces_ = MergesEndBeforeSpaces(merges);
   IndexWholeWords();
   return absl::OkStatus();

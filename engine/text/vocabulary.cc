@@ -51,13 +51,17 @@ std::optional<int32_t> Vocabulary::Find(std::string_view token) const {
   return found->second;
 }
 
-absl::Status Vocabulary::AddMerges(const std::vector<std::string>& merges, BytePairMerger& merger) const {
+absl::Status Vocabulary::AddMerges(const std::vector<std::string>& merges, SpecialMerges special_merges,
+                                   BytePairMerger& merger) const {
   merger.Reserve(merges.size());
-  for (size_t rank = 0; rank < merges.size(); ++rank) EPIC_RETURN_IF_ERROR(AddMerge(rank, merges[rank], merger));
+  for (size_t rank = 0; rank < merges.size(); ++rank) {
+    EPIC_RETURN_IF_ERROR(AddMerge(rank, merges[rank], special_merges, merger));
+  }
   return absl::OkStatus();
 }
 
-absl::Status Vocabulary::AddMerge(size_t rank, std::string_view merge, BytePairMerger& merger) const {
+absl::Status Vocabulary::AddMerge(size_t rank, std::string_view merge, SpecialMerges special_merges,
+                                  BytePairMerger& merger) const {
   const size_t space = merge.find(' ');
   if (space == std::string_view::npos || merge.find(' ', space + 1) != std::string_view::npos) {
     return absl::InvalidArgumentError(
@@ -75,6 +79,7 @@ absl::Status Vocabulary::AddMerge(size_t rank, std::string_view merge, BytePairM
                                                     ShownToken(merge), ShownToken(token)));
     }
     if (IsSpecialKind(kinds_[*id])) {
+      if (special_merges == SpecialMerges::kLeaveOut) return absl::OkStatus();
       return absl::InvalidArgumentError(
           fmt::format("merge {} ({}) would build the control token {} out of ordinary text", rank, ShownToken(merge),
                       ShownToken(token)));

@@ -48,12 +48,16 @@ class Vocabulary {
   std::optional<int32_t> Find(std::string_view token) const;
 
   // Adds merges, "left right" each, to `merger` in their order. INVALID_ARGUMENT for one that is not two tokens with
-  // one space between them, names a token that there is not, stands twice, or makes or takes a special token.
-  absl::Status AddMerges(const std::vector<std::string>& merges, BytePairMerger& merger) const;
+  // one space between them, names a token that there is not, or stands twice. One that makes or takes a special token
+  // is INVALID_ARGUMENT too, or left out.
+  enum class SpecialMerges { kRefuse, kLeaveOut };
+  absl::Status AddMerges(const std::vector<std::string>& merges, SpecialMerges special_merges,
+                         BytePairMerger& merger) const;
 
  private:
   Vocabulary() = default;
-  absl::Status AddMerge(size_t rank, std::string_view merge, BytePairMerger& merger) const;
+  absl::Status AddMerge(size_t rank, std::string_view merge, SpecialMerges special_merges,
+                        BytePairMerger& merger) const;
 
   std::vector<std::string> tokens_;
   std::vector<TokenKind> kinds_;
