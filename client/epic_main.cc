@@ -1,6 +1,7 @@
 // The `epic` command.
 #include <cstdlib>
 #include <iostream>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -108,7 +109,9 @@ struct Commands {
     synth->add_option("--layers", synth_options.layers, "only the first so many; 0: all")
         ->check(CLI::Range(0, 1024))
         ->capture_default_str();
-    synth->add_option("--seed", synth_options.seed)->capture_default_str();
+    synth->add_option("--seed", synth_options.seed, "equal seeds give equal weights")
+        ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()))
+        ->capture_default_str();
     synth->add_option("--output", synth_options.folder, "folder to make; default: models/synthetic-...");
     synth->callback([this] { run = [this] { return RunModelsSynth(synth_options, common.json); }; });
   }

@@ -129,7 +129,7 @@ absl::Status RunModelsSynth(const SynthOptions& options, bool json) {
   SyntheticModelOptions model;
   model.shape = options.shape;
   model.layers = options.layers;
-  model.seed = options.seed;
+  model.seed = static_cast<uint64_t>(options.seed);
   model.folder = options.folder;
   if (model.folder.empty()) {
     model.folder = fmt::format("models/synthetic-{}{}-seed-{}", options.shape,

@@ -16,7 +16,7 @@ absl::Status RunModelsInspect(const std::string& path, bool json);
 struct SynthOptions {
   std::string shape;
   int32_t layers = 0;  // 0: all
-  uint64_t seed = 1;
+  int64_t seed = 1;    // at least 0
   std::string folder;  // empty: models/synthetic-...
 };
 

@@ -33,23 +33,49 @@ std::optional<uint64_t> WholeNumber(const std::string& path) {
   return std::nullopt;  // no such file, or "max"
 }
 
-// The folder of this process's control group, version 2, or nothing.
-std::string ControlGroupFolder() {
-  std::ifstream file("/proc/self/cgroup");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("0::")) return "/sys/fs/cgroup" + line.substr(3);
-  }
-  return "";
-}
+// Where a version of the kernel's control groups keeps what we ask for.
+struct GroupFiles {
+  std::string_view mount;
+  const char* limit;
+  const char* used;
+  const char* cached;  // in memory.stat: pages of files, which can be dropped and do not count
+};
+constexpr GroupFiles kVersion1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+                                  "total_inactive_file "};
+constexpr GroupFiles kVersion2 = {"/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "};
 
-// What the group's limit leaves; files in the page cache can be dropped and do not count.
-std::optional<uint64_t> LeftInGroup(const std::string& folder) {
-  const std::optional<uint64_t> limit = WholeNumber(folder + "/memory.max");
-  const std::optional<uint64_t> used = WholeNumber(folder + "/memory.current");
+std::optional<uint64_t> LeftInGroup(const std::string& folder, const GroupFiles& files) {
+  const std::optional<uint64_t> limit = WholeNumber(fmt::format("{}/{}", folder, files.limit));
+  const std::optional<uint64_t> used = WholeNumber(fmt::format("{}/{}", folder, files.used));
   if (!limit || !used) return std::nullopt;
-  const uint64_t cached = NumberBehind(folder + "/memory.stat", "inactive_file ").value_or(0);
+  const uint64_t cached = NumberBehind(folder + "/memory.stat", files.cached).value_or(0);
   const uint64_t held = *used - std::min(*used, cached);
   return *limit - std::min(*limit, held);
+}
+
+// The least that is left in `group` (a path below the mount) and in every group above it. Inside a container the path
+// may not be there; the mount itself is the container's group then.
+std::optional<uint64_t> LeftInGroupAndAbove(std::string group, const GroupFiles& files) {
+  std::optional<uint64_t> least;
+  for (std::string folder = std::string(files.mount) + group; folder.size() >= files.mount.size();
+       folder.resize(folder.find_last_of('/'))) {
+    if (const auto left = LeftInGroup(folder, files)) least = std::min(least.value_or(*left), *left);
+  }
+  return least;
+}
+
+// What the control groups of this process leave, of either version.
+std::optional<uint64_t> LeftInOwnGroups() {
+  std::ifstream file("/proc/self/cgroup");
+  std::optional<uint64_t> least;
+  for (std::string line; std::getline(file, line);) {
+    const size_t memory = line.find(":memory:");
+    std::optional<uint64_t> left;
+    if (memory != std::string::npos) left = LeftInGroupAndAbove(line.substr(memory + 8), kVersion1);
+    if (line.starts_with("0::")) left = LeftInGroupAndAbove(line.substr(3), kVersion2);
+    if (left) least = std::min(least.value_or(*left), *left);
+  }
+  return least;
 }
 
 }  // namespace
@@ -57,12 +83,7 @@ std::optional<uint64_t> LeftInGroup(const std::string& folder) {
 std::optional<uint64_t> AvailableMemoryBytes() {
   std::optional<uint64_t> available;
   if (const auto kibibytes = NumberBehind("/proc/meminfo", "MemAvailable:")) available = *kibibytes * 1024;
-  // Every group above has a limit of its own.
-  std::string folder = ControlGroupFolder();
-  while (folder.size() >= std::string_view("/sys/fs/cgroup").size()) {
-    if (const auto left = LeftInGroup(folder)) available = std::min(available.value_or(*left), *left);
-    folder.resize(folder.find_last_of('/'));
-  }
+  if (const auto left = LeftInOwnGroups()) available = std::min(available.value_or(*left), *left);
   return available;
 }
 
