@@ -472,11 +472,13 @@ def chat_template_seeds():
     seeds = {"chatml": CHATML, "default_system": DEFAULT_SYSTEM, "other_spelling": blanks}
     seeds["statements"] = (
         "{%- set system = messages[0]['content'] if messages[0]['role'] == 'system' else '' -%}\n"
-        "{# a comment #}{% for m in messages[1:] %}{% if m.role == 'user' and not loop.last %}[INST] {{ m.content | trim }} "
-        "[/INST]{% elif m['role'] in ['assistant'] %}{{- eos_token ~ m['content'] -}}{% else %}"
+        "{# a comment #}{% for m in messages[1:] %}{% if m.role == 'user' and not loop.last %}[INST] "
+        "{{ m.content | trim }} [/INST]{% elif m['role'] in ['assistant'] %}{{- eos_token ~ m['content'] -}}{% else %}"
         "{{ raise_exception('no \"' + m.role + '\"') }}{% endif %}\n{% endfor %}{{ bos_token }}"
     )
-    seeds["macros"] = "{%- macro one(x, y=1) %}{{ x }}{% endmacro %}{{ one(messages | length) }}{% raw %}{{ }}{% endraw %}"
+    seeds["macros"] = (
+        "{%- macro one(x, y=1) %}{{ x }}{% endmacro %}{{ one(messages | length) }}{% raw %}{{ }}{% endraw %}"
+    )
     for cut in (1, 30, len(CHATML) // 2, len(CHATML) - 1):
         seeds[f"cut_at_{cut:03d}"] = CHATML[:cut]
     return {name: source.encode() for name, source in seeds.items()}

@@ -4,7 +4,7 @@
     python3 tests/golden/make_dequantize_golden.py
 
 For each tensor type it writes to tests/golden/dequantize/:
-  TYPE.blocks.bin  random valid blocks as a GGUF file stores them, rows of two blocks (of 64 elements where there are none)
+  TYPE.blocks.bin  random valid blocks as a GGUF file stores them, two a row (64 elements where there are none)
   TYPE.floats.bin  what gguf.quants.dequantize makes of them, little-endian float32
 
 Scales cover normal, denormal, zero and negative halves up to the largest finite one; quantised bytes are uniform.
