@@ -1,7 +1,6 @@
 #include "engine/text/bpe.h"
 
 #include <array>
-#include <limits>
 #include <queue>
 #include <utility>
 
@@ -11,7 +10,6 @@ namespace {
 // Pieces of up to so many tokens are merged by scanning for the lowest rank, which is faster than a heap on a word and
 // quadratic in its length.
 constexpr size_t kShortPieceTokens = 48;
-constexpr int32_t kNoRank = std::numeric_limits<int32_t>::max();
 
 uint64_t PairKey(int32_t left, int32_t right) {
   return (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) | static_cast<uint32_t>(right);
@@ -40,14 +38,31 @@ struct Link {
 
 }  // namespace
 
-bool BytePairMerger::AddMerge(int32_t left, int32_t right, int32_t merged) {
-  const auto rank = static_cast<int32_t>(merges_.size());
-  return merges_.try_emplace(PairKey(left, right), Rule{rank, merged}).second;
+void BytePairMerger::KeepNear(int32_t first_id) {
+  near_first_id_ = static_cast<uint32_t>(first_id);
+  near_.assign(size_t{kNearIds} * kNearIds, Rule());
 }
 
-const BytePairMerger::Rule* BytePairMerger::FindRule(int32_t left, int32_t right) const {
+bool BytePairMerger::IsNear(int32_t left, int32_t right, size_t& place) const {
+  const uint32_t row = static_cast<uint32_t>(left) - near_first_id_;
+  const uint32_t column = static_cast<uint32_t>(right) - near_first_id_;
+  place = size_t{row} * kNearIds + column;
+  return row < kNearIds && column < kNearIds && !near_.empty();
+}
+
+bool BytePairMerger::AddMerge(int32_t left, int32_t right, int32_t merged) {
+  const auto rank = static_cast<int32_t>(merges_.size());
+  const bool is_new = merges_.try_emplace(PairKey(left, right), Rule{rank, merged}).second;
+  size_t place = 0;
+  if (is_new && IsNear(left, right, place)) near_[place] = {rank, merged};
+  return is_new;
+}
+
+BytePairMerger::Rule BytePairMerger::FindRule(int32_t left, int32_t right) const {
+  size_t place = 0;
+  if (IsNear(left, right, place)) return near_[place];
   const auto found = merges_.find(PairKey(left, right));
-  return found == merges_.end() ? nullptr : &found->second;
+  return found == merges_.end() ? Rule() : found->second;
 }
 
 void BytePairMerger::Merge(std::vector<Token>& tokens) const {
@@ -62,8 +77,7 @@ void BytePairMerger::MergeShort(std::vector<Token>& tokens) const {
   std::array<Rule, kShortPieceTokens> with_next;  // by token; rank kNoRank: none
   size_t count = tokens.size();
   const auto update = [&](size_t i) {
-    const Rule* rule = i + 1 < count ? FindRule(tokens[i].id, tokens[i + 1].id) : nullptr;
-    with_next[i] = rule != nullptr ? *rule : Rule{kNoRank, 0};
+    with_next[i] = i + 1 < count ? FindRule(tokens[i].id, tokens[i + 1].id) : Rule();
   };
   for (size_t i = 0; i < count; ++i) update(i);
   while (true) {
@@ -96,9 +110,9 @@ void BytePairMerger::MergeLong(std::vector<Token>& tokens) const {
   const auto consider = [&](size_t position) {
     const size_t next = links[position].next;
     if (next >= size) return;
-    const Rule* rule = FindRule(links[position].id, links[next].id);
-    if (rule == nullptr) return;
-    candidates.push({rule->rank, position, links[position].id, links[next].id, rule->merged});
+    const Rule rule = FindRule(links[position].id, links[next].id);
+    if (rule.rank == kNoRank) return;
+    candidates.push({rule.rank, position, links[position].id, links[next].id, rule.merged});
   };
   for (size_t i = 0; i < size; ++i) consider(i);
   while (!candidates.empty()) {

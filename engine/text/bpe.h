@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -24,6 +25,9 @@ class BytePairMerger {
   static constexpr int32_t kNoToken = -1;
 
   void Reserve(size_t merges) { merges_.reserve(merges); }
+  // Makes merges of two tokens among the kNearIds from `first_id` on quicker to find: those of single bytes, which are
+  // looked for most. REQUIRES: no merge was added yet.
+  void KeepNear(int32_t first_id);
   // Adds the next merge in rank order. Returns false, and changes nothing, where the pair has a merge already.
   bool AddMerge(int32_t left, int32_t right, int32_t merged);
 
@@ -31,16 +35,23 @@ class BytePairMerger {
   void Merge(std::vector<Token>& tokens) const;
 
  private:
+  static constexpr int32_t kNoRank = std::numeric_limits<int32_t>::max();
+  static constexpr uint32_t kNearIds = 256;
+
   struct Rule {
-    int32_t rank = 0;
+    int32_t rank = kNoRank;  // kNoRank: no merge
     int32_t merged = 0;
   };
 
-  const Rule* FindRule(int32_t left, int32_t right) const;
+  Rule FindRule(int32_t left, int32_t right) const;
+  // The place of a pair in near_, or nothing.
+  bool IsNear(int32_t left, int32_t right, size_t& place) const;
   void MergeShort(std::vector<Token>& tokens) const;
   void MergeLong(std::vector<Token>& tokens) const;
 
   absl::flat_hash_map<uint64_t, Rule> merges_;  // by (left, right)
+  uint32_t near_first_id_ = 0;
+  std::vector<Rule> near_;  // of pairs of near tokens, every one; empty where none are kept near
 };
 
 }  // namespace epic

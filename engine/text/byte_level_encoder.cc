@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -24,6 +25,7 @@ class ByteLevelEncoder final : public PlainEncoder {
 
  private:
   absl::Status ReadBytes();
+  int32_t LowestByteId() const;
   void IndexWholePieces(bool ignore_merges);
   // The tokens of a piece by merges; none where no byte of it has a token.
   void MergePiece(std::string_view piece, std::vector<BytePairMerger::Token>& tokens) const;
@@ -39,6 +41,7 @@ class ByteLevelEncoder final : public PlainEncoder {
 
 absl::Status ByteLevelEncoder::Build(const TokenizerSpec& spec) {
   EPIC_RETURN_IF_ERROR(ReadBytes());
+  merger_.KeepNear(LowestByteId());
   EPIC_RETURN_IF_ERROR(vocabulary_.AddMerges(spec.merges, Vocabulary::SpecialMerges::kRefuse, merger_));
   IndexWholePieces(spec.ignore_merges);
   return absl::OkStatus();
@@ -70,6 +73,14 @@ absl::Status ByteLevelEncoder::ReadBytes() {
     }
   }
   return absl::OkStatus();
+}
+
+int32_t ByteLevelEncoder::LowestByteId() const {
+  int32_t lowest = vocabulary_.size();
+  for (const int32_t id : byte_ids_) {
+    if (id != BytePairMerger::kNoToken) lowest = std::min(lowest, id);
+  }
+  return lowest;
 }
 
 void ByteLevelEncoder::IndexWholePieces(bool ignore_merges) {
