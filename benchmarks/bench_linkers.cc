@@ -6,18 +6,15 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <future>
 #include <iostream>
 #include <map>
-#include <numeric>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "benchmarks/report.h"
 #include "engine/chunk_compilation.h"
 #include "engine/engine.h"
 #include "fmt/format.h"
@@ -36,28 +33,6 @@ struct Options {
   std::string linkers = "full,cacheblend:15,legolink:16,legolink:2,naive";
   std::string format = "table";
 };
-
-std::string ProcessorName() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
-  }
-  return "unknown processor";
-}
-
-std::string ReadTexts(const std::string& folder) {
-  std::vector<std::filesystem::path> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) paths.push_back(entry.path());
-  std::sort(paths.begin(), paths.end());
-  std::ostringstream text;
-  for (const auto& path : paths) text << std::ifstream(path).rdbuf();
-  return text.str();
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 template <typename T>
 T OrExit(absl::StatusOr<T> value) {
@@ -238,12 +213,9 @@ int Main(const Options& options) {
   report["memory"] = {{"weight_bytes", weights}, {"chunk_bytes", chunks}, {"peak_resident_bytes", peak}};
   report["bars"] = nlohmann::json::array();
   if (legolink_ratio > 0 && full != linkers.end()) {
-    report["bars"].push_back({{"name", "TTFT of full / TTFT of legolink:16"},
-                              {"value", legolink_ratio},
-                              {"bar", 5.0},
-                              {"holds", legolink_ratio >= 5.0}});
+    const bool holds = AddBar(report, "TTFT of full / TTFT of legolink:16", legolink_ratio, 5.0);
     table += fmt::format("\nbar: TTFT of full / TTFT of legolink:16 = {:.2f}, at least 5: {}\n", legolink_ratio,
-                         legolink_ratio >= 5 ? "holds" : "FAILS");
+                         holds ? "holds" : "FAILS");
   }
   std::cout << (options.format == "json" ? report.dump(2) + "\n" : table);
   return 0;

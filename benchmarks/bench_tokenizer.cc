@@ -10,15 +10,14 @@
 #include <algorithm>
 #include <ctime>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <memory>
 #include <random>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "benchmarks/report.h"
 #include "core/utf8.h"
 #include "engine/files/gguf.h"
 #include "engine/files/gguf_model.h"
@@ -46,23 +45,6 @@ struct Text {
   std::string name;
   std::string content;
 };
-
-std::string ProcessorName() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
-  }
-  return "unknown processor";
-}
-
-std::string ReadProse(const std::string& folder) {
-  std::vector<std::filesystem::path> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) paths.push_back(entry.path());
-  std::sort(paths.begin(), paths.end());
-  std::ostringstream text;
-  for (const auto& path : paths) text << std::ifstream(path).rdbuf();
-  return text.str();
-}
 
 // The sentences of `prose` in another order each time, until the text is long enough.
 std::string LongProse(const std::string& prose) {
@@ -160,13 +142,12 @@ Measurement Measure(const Tokenizer& tokenizer, const std::string& text, int run
     const double seconds = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
     rates.push_back(static_cast<double>(text.size()) / seconds / 1e6);
   }
-  std::sort(rates.begin(), rates.end());
-  result.megabytes_per_second = rates[rates.size() / 2];
+  result.megabytes_per_second = Median(rates);
   return result;
 }
 
 int Main(const Options& options) {
-  const std::string prose = ReadProse(options.text_folder);
+  const std::string prose = ReadTexts(options.text_folder);
   if (prose.size() < 1000 || FindInvalidUtf8(prose)) {
     std::cerr << "error: " << options.text_folder << " holds too little text, or text that is not UTF-8\n";
     return 1;
@@ -189,17 +170,12 @@ int Main(const Options& options) {
       const Measurement measured = Measure(**tokenizer, text.content, options.runs);
       const double rate = measured.megabytes_per_second;
       const double bytes_per_token = static_cast<double>(text.content.size()) / static_cast<double>(measured.tokens);
-      const bool holds = rate >= kMegabytesPerSecondBar;
-      all_hold &= holds;
       report["rows"].push_back({{"model", name},
                                 {"text", text.name},
                                 {"bytes", text.content.size()},
                                 {"tokens", measured.tokens},
                                 {"megabytes_per_second", rate}});
-      report["bars"].push_back({{"name", fmt::format("{}, {}: MB/s", name, text.name)},
-                                {"value", rate},
-                                {"bar", kMegabytesPerSecondBar},
-                                {"holds", holds}});
+      all_hold &= AddBar(report, fmt::format("{}, {}: MB/s", name, text.name), rate, kMegabytesPerSecondBar);
       table += fmt::format("{:<44} {:<8} {:>9} {:>12.2f} {:>8.1f}\n", name, text.name, text.content.size(),
                            bytes_per_token, rate);
     }

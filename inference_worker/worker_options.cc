@@ -46,7 +46,7 @@ void DeclareEngineOptions(EngineOptions* options, Config* config) {
                    "Memory for keys and values of running requests that are not chunks.");
   config->AddBytes("prefix-cache-bytes", &options->prefix_cache_bytes, {},
                    "Memory for the prefix cache of linker prefix.");
-  config->AddInt32("piece-tokens", &options->piece_tokens, {.min = 1, .max = 65536},
+  config->AddInt32("piece-tokens", &options->piece_tokens, {.min = 1, .max = 4096},
                    "Rows of prefill or linking between two decode steps.");
   config->AddInt32("running-requests-max", &options->running_requests_max,
                    {.min = 1, .max = static_cast<int64_t>(kSchedulerRequestsMax)}, "Requests in one batch.");
