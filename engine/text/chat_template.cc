@@ -157,6 +157,7 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Recognise(const Toke
     texts.default_system = TakeDefaultSystem(*steps);
     const std::optional<ChatLayout> known = FindKnownLayout(HashOfSteps(*steps));
     if (!known) return Unrecognised(fmt::format("{} stands where ChatML has something else", structure.unexpected));
+    if (*known == ChatLayout::kChatMl) texts.bos.clear();  // no template of the table's ChatML writes it
     layout = MakeChatLayout(*known, std::move(texts));
   }
   EPIC_RETURN_IF_ERROR(CheckVocabulary(*layout, spec));
@@ -166,7 +167,13 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Recognise(const Toke
 void ProtectControlTokens(const ChatTemplate& chat_template, TokenizerSpec& spec) {
   for (const std::string& token : chat_template.control_tokens()) {
     const auto found = std::find(spec.tokens.begin(), spec.tokens.end(), token);
-    if (found != spec.tokens.end()) spec.kinds[static_cast<size_t>(found - spec.tokens.begin())] = TokenKind::kControl;
+    if (found == spec.tokens.end()) continue;
+    const auto id = static_cast<int32_t>(found - spec.tokens.begin());
+    spec.kinds[static_cast<size_t>(id)] = TokenKind::kControl;
+    // Control tokens are found in the text as it is.
+    if (const auto rule = spec.added_rules.find(id); rule != spec.added_rules.end()) {
+      rule->second.in_normalized_text = false;
+    }
   }
 }
 

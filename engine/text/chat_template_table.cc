@@ -43,8 +43,6 @@ constexpr KnownTemplate kKnownTemplates[] = {
     {"4908c96412ebe41cce5e599236dbc75493fc4ee2617f211927347ecba51d4569", ChatLayout::kLlama3},
     // the same, always opening the assistant's turn
     {"a1e21ae29d2ede668e7c6faa49382c6107445822f6add3529d5d2adbd0202c10", ChatLayout::kLlama3},
-    // the same, the sum in one expression
-    {"c46e59e9c64e62c41adaf5bbaba46729f5025841c53977a2603b3617a2086d00", ChatLayout::kLlama3},
     // Llama 3.1 and 3.3 Instruct
     {"68199fc132a0d39ea21388fb8232acb9559f73c278bba835542216d35bd75e76", ChatLayout::kLlama31},
     // Llama 3.2 Instruct

@@ -310,6 +310,7 @@ TEST(RecogniseTest, BosIsWhatTheVocabularySays) {
 TEST(RecogniseTest, ProtectsTheTokensThatTheTemplateWrites) {
   TokenizerSpec spec = SpecOf(ChatMlSource());
   spec.kinds.assign(spec.kinds.size(), TokenKind::kUserDefined);
+  spec.added_rules = {{2, {true, false, true}}, {4, {true, false, true}}};
   const auto chat = ChatTemplate::Recognise(spec);
   ASSERT_TRUE(chat.ok()) << chat.status();
   ProtectControlTokens(**chat, spec);
@@ -317,6 +318,8 @@ TEST(RecogniseTest, ProtectsTheTokensThatTheTemplateWrites) {
     const bool is_written = spec.tokens[id] == "<|im_start|>" || spec.tokens[id] == "<|im_end|>";
     EXPECT_EQ(spec.kinds[id], is_written ? TokenKind::kControl : TokenKind::kUserDefined) << spec.tokens[id];
   }
+  EXPECT_EQ(spec.added_rules[2], (AddedTokenRule{true, false, false})) << "found in the text as it is";
+  EXPECT_EQ(spec.added_rules[4], (AddedTokenRule{true, false, true}));
 }
 
 // Templates that differ in the words of their default system message only are one in the table.
@@ -353,7 +356,9 @@ TEST(RecogniseTest, KnowsThePublishedTemplates) {
     std::ifstream stream(entry.path());
     const std::string source((std::istreambuf_iterator<char>(stream)), {});
     const LayoutTexts texts = GoldenLayout(layout).texts;
-    const auto chat = ChatTemplate::Recognise(SpecOf(source, texts.bos, texts.eos));
+    // A vocabulary may have BOS and EOS that the template does not write.
+    const auto chat = ChatTemplate::Recognise(
+        SpecOf(source, texts.bos.empty() ? "<s>" : texts.bos, texts.eos.empty() ? "</s>" : texts.eos));
     std::vector<TemplateStep> steps = *ReadTemplateSource(source);
     TakeDefaultSystem(steps);
     ASSERT_TRUE(chat.ok()) << file << ": " << chat.status() << "; its hash is " << HashOfSteps(steps);

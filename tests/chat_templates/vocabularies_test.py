@@ -60,7 +60,7 @@ class ChatIdsTest(unittest.TestCase):
         self.compare(vocabularies.llama3(PACKAGES), "<|begin_of_text|>", "<|eot_id|>", ["llama-3", "llama-3.1", "llama-3.2"])
 
     def test_qwen(self):
-        self.compare(vocabularies.qwen2(PACKAGES), None, "<|im_end|>", ["chatml", "qwen2", "qwen2.5", "qwen3"])
+        self.compare(vocabularies.qwen2(PACKAGES), "<|endoftext|>", "<|im_end|>", ["chatml", "qwen2", "qwen2.5", "qwen3"])
 
     def test_mistral_and_llama2(self):
         self.compare(vocabularies.mistral(PACKAGES, "tokenizer.model.v1"), "<s>", "</s>",

@@ -55,7 +55,7 @@ def from_axolotl(package):
 
 def from_xinference(package):
     families = {family["model_name"]: family for family in json.loads(package.text("model/llm/llm_family.json"))}
-    for layout, name in [("llama-2-trim", "llama-2-chat"), ("llama-3", "llama-3-instruct"), ("llama-3.1", "llama-3.1-instruct"),
+    for layout, name in [("llama-2-trim", "llama-2-chat"), ("llama-3.1", "llama-3.1-instruct"),
                          ("mistral-v1", "mistral-instruct-v0.2"), ("mistral-v3", "mistral-instruct-v0.3"),
                          ("mistral-tekken", "mistral-nemo-instruct"), ("chatml", "Yi-chat"), ("yi-1.5", "Yi-1.5-chat"),
                          ("yi-coder", "yi-coder-chat"), ("qwen2.5", "qwen2.5-instruct"),
