@@ -303,7 +303,7 @@ absl::Status ReadTokenizerConfig(const JsonObject& config, TokenizerSpec& spec) 
   EPIC_ASSIGN_OR_RETURN(const std::optional<std::string> bos, SpecialTokenText(config, "bos_token"));
   if (bos.has_value()) {
     EPIC_ASSIGN_OR_RETURN(const int32_t bos_id, IdOfToken(spec, *bos, path));
-    if (spec.add_bos && spec.bos_id != bos_id) {
+    if (spec.add_bos && spec.bos_id.has_value() && spec.bos_id != bos_id) {
       return NotRunHere(path, "bos_token is {}, but tokenizer.json begins a sequence with token {}", Quoted(*bos),
                         *spec.bos_id);
     }

@@ -2,11 +2,14 @@
 """Makes tests/golden/tokenizer/: what the `tokenizers` package and Jinja answer, for our tokenizer to be compared with.
 
     python3 tests/golden/make_tokenizer_golden.py small           small.json, gaps.json, utf8.json and chat.json
+    python3 tests/golden/make_tokenizer_golden.py families        families.json, nfc.json and score_merges.json
     python3 tests/golden/make_tokenizer_golden.py model GGUF      smollm2.json, from the model's own vocabulary
 
 small.json holds a small vocabulary trained here, with the pre-tokenizer and decoder of SmolLM2, and the ids of many
-texts; gaps.json a smaller one that lacks tokens for many bytes. smollm2.json holds the ids of the same texts, in the same order, by the real vocabulary. Needs tokenizers and
-jinja2; `model` also gguf and transformers.
+texts; gaps.json a smaller one that lacks tokens for many bytes. smollm2.json holds the ids of the same texts, in the same order, by the real vocabulary. families.json
+holds for each family that we run a small vocabulary trained with its own pipeline, as tokenizer.json has it, and the ids
+of texts; nfc.json what NFC makes of texts; score_merges.json the merges that transformers derives from scores. Needs
+tokenizers and jinja2; `model` also gguf and transformers, `families` also transformers.
 """
 
 import json
@@ -316,9 +319,103 @@ def make_model(path):
     })
 
 
+FAMILY_TEXTS = [
+    "it's IT'S I'LL we'Ve '\u017f x'\u017f", "1234567 \u0661\u0662\u0663\u0664 12\u00b2 3\u2167", "camelCase HTTPServer XMLHttpRequest iOS \u01c5ungla \u00c9cole \u00c9COLE a\u0301B A\u0301b",
+    "\u4e2dABC\u4e2dabc \u30ab\u30bf", "!word $x _y \u00a0z \tq \u3000r\r\ns", "a/b//c/ \n/ =/\n\n/ ...\r\n\r\n x", "  \n \n  a\n\n\n   b   \n", "\u0301start \u0301 \u0301\u0301x",
+    "cafe\u0301 caf\u00e9 A\u030a \u212b \u1100\u1161\u11a8 \uac01 q\u0323\u0307 q\u0307\u0323 \u0915\u093c \u0958 \u2126", "\u2581a \u2581 b\u2581c", " a", "  a", "   ", "\n a", "a  b   c",
+    "a<|im_end|> \u00a0b <|im_end|>c", "x  <|pad|>\t y<|pad|>z", "[ref] [ref][ref] a [ref] b", "\U0001f600\u2603 \U00040000 \ue000", "<0x0A> <0x41>", "Cafe\u0301[re\u0302\u0301f]x[r\u1ebff]",
+]
+
+
+def family(name, normalizer, pre_tokenizer, decoder, byte_level, ignore_merges=False):
+    """A small vocabulary with control and user-defined tokens of every flag that is run."""
+    control = [AddedToken("<unk>", special=True, normalized=False), AddedToken("<|im_end|>", special=True, normalized=False, lstrip=True),
+               AddedToken("<|im_start|>", special=True, normalized=False), AddedToken("<|pad|>", special=True, normalized=False, lstrip=True, rstrip=True)]
+    if byte_level:
+        tokenizer = Tokenizer(models.BPE(ignore_merges=ignore_merges))
+        options = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
+    else:
+        tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+        options = {"limit_alphabet": 160}
+        control += [f"<0x{byte:02X}>" for byte in range(256)]
+    tokenizer.normalizer = normalizer
+    # SentencePiece learns words by themselves, whatever is done about spaces later.
+    tokenizer.pre_tokenizer = pre_tokenizer if byte_level else pre_tokenizers.Metaspace(prepend_scheme="never")
+    tokenizer.decoder = decoder
+    tokenizer.train_from_iterator(training_texts(6), trainers.BpeTrainer(vocab_size=900, show_progress=False, special_tokens=control, **options))
+    tokenizer.add_tokens([AddedToken("[ref]", special=False, normalized=False, rstrip=True), AddedToken("<tool>", special=False, normalized=False)])
+    if byte_level:
+        tokenizer.add_tokens([AddedToken("[r\u1ebff]", special=False, normalized=True)])
+    document = json.loads(tokenizer.to_str())
+    document["pre_tokenizer"] = json.loads(pre_tokenizer.__getstate__()) if pre_tokenizer else None
+    # Byte tokens are in the vocabulary and not looked for in text.
+    document["added_tokens"] = [token for token in document["added_tokens"] if not token["content"].startswith("<0x")]
+    if ignore_merges:
+        # Tokens that no merge builds.
+        size = len(document["model"]["vocab"])
+        document["added_tokens"] = [{**token, "id": token["id"] + (3 if token["id"] >= size else 0)} for token in document["added_tokens"]]
+        document["model"]["vocab"].update({token: size + i for i, token in enumerate(["\u0120cache!", "\u0120qzx", "\u0120SELECT"])})
+    tokenizer = Tokenizer.from_str(json.dumps(document))
+    # The stored form of merges is a list of pairs; strings are shorter.
+    document["model"]["merges"] = [" ".join(merge) for merge in document["model"]["merges"]]
+    cases = []
+    for text, case in zip(FAMILY_TEXTS, encode_all(tokenizer, FAMILY_TEXTS)):
+        cases.append({"text": text, **case, "decoded": tokenizer.decode(case["ids"], skip_special_tokens=True)})
+    sample = FIXED_TEXTS + random_texts(60, 8)
+    cases += [{"text": text, **case, "decoded": tokenizer.decode(case["ids"], skip_special_tokens=True)} for text, case in zip(sample, encode_all(tokenizer, sample))]
+    return {"name": name, "tokenizer": document, "cases": cases}
+
+
+def make_families():
+    from tokenizers import Regex, normalizers
+
+    sys.path.insert(0, str(FOLDER.parent.parent / "tokenizers"))
+    import vocabularies
+
+    def split(expression):
+        return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(expression), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+    mark = vocabularies.MARK
+    back = [decoders.Replace(mark, " "), decoders.ByteFallback(), decoders.Fuse()]
+    strip = decoders.Sequence(back + [decoders.Strip(" ", 1, 0)])
+    to_marks = normalizers.Replace(" ", mark)
+    tekken = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+              r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+    families = [
+        family("gpt-2", None, pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel(), True),
+        family("smollm", None, pre_tokenizer(), decoders.ByteLevel(), True),
+        family("llama-3", None, split(vocabularies.LLAMA3_SPLIT), decoders.ByteLevel(), True, ignore_merges=True),
+        family("qwen-2", normalizers.NFC(), split(vocabularies.QWEN2_SPLIT), decoders.ByteLevel(), True),
+        family("mistral-nemo", None, split(tekken), decoders.ByteLevel(), True),
+        family("llama-2", normalizers.Sequence([normalizers.Prepend(mark), to_marks]), None, strip, False),
+        family("mistral-v0.3", None, pre_tokenizers.Metaspace(replacement=mark, prepend_scheme="first", split=False), strip, False),
+        family("always", None, pre_tokenizers.Metaspace(replacement=mark, prepend_scheme="always", split=False), strip, False),
+        family("yi", to_marks, None, decoders.Sequence(back), False),
+    ]
+    write("families.json", families)
+
+    nfc = normalizers.NFC()
+    generator = random.Random(9)
+    marks = [chr(c) for c in [*range(0x300, 0x370), *range(0x591, 0x5C8), *range(0x93C, 0x94E), 0x3099, 0x309A, 0x1161, 0x1162, 0x11A8, 0x11A9, 0x1D165, 0x302A, 0x20D0]]
+    letters = list("aeiouAEIOUcnsq ") + [chr(c) for c in [0x1100, 0x1112, 0xAC00, 0xAC01, 0x304B, 0x915, 0x5E9, 0x1EA0, 0x212B, 0x958, 0xFB2C, 0x1F71, 0x2126, 0x4E00, 0xF900, 0x1D15E, 0x344, 0x37E]]
+    texts = ["".join(generator.choice(letters) + "".join(generator.choice(marks) for _ in range(generator.randint(0, 4))) for _ in range(generator.randint(1, 5))) for _ in range(500)]
+    write("nfc.json", [{"text": text, "nfc": nfc.normalize_str(text)} for text in texts])
+
+    from transformers.convert_slow_tokenizer import generate_merges
+
+    pieces = sorted(json.loads(json.dumps(families[5]["tokenizer"]["model"]["vocab"])).items(), key=lambda item: item[1])
+    tokens = [token for token, _ in pieces if not token.startswith("<")][:400]
+    # Few scores for many tokens: what decides between equal ones shows.
+    scores = [(token, float(-generator.randint(0, 60))) for token in tokens]
+    merges = generate_merges({token: i for i, token in enumerate(tokens)}, scores)
+    write("score_merges.json", {"tokens": tokens, "scores": [score for _, score in scores], "merges": [" ".join(merge) for merge in merges]})
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["small"]:
         make_small()
+    elif sys.argv[1:] == ["families"]:
+        make_families()
     elif len(sys.argv) == 3 and sys.argv[1] == "model":
         make_model(sys.argv[2])
     else:
