@@ -2,13 +2,13 @@
 """Makes tests/golden/tokenizer/: what the `tokenizers` package and Jinja answer, for our tokenizer to be compared with.
 
     python3 tests/golden/make_tokenizer_golden.py small           small.json, gaps.json, utf8.json and chat.json
-    python3 tests/golden/make_tokenizer_golden.py families        families.json, nfc.json and score_merges.json
+    python3 tests/golden/make_tokenizer_golden.py families        families.json, pieces.json, nfc.json, score_merges.json
     python3 tests/golden/make_tokenizer_golden.py model GGUF      smollm2.json, from the model's own vocabulary
 
 small.json holds a small vocabulary trained here, with the pre-tokenizer and decoder of SmolLM2, and the ids of many
 texts; gaps.json a smaller one that lacks tokens for many bytes. smollm2.json holds the ids of the same texts, in the same order, by the real vocabulary. families.json
 holds for each family that we run a small vocabulary trained with its own pipeline, as tokenizer.json has it, and the ids
-of texts; nfc.json what NFC makes of texts; score_merges.json the merges that transformers derives from scores. Needs
+of texts; pieces.json where each way of splitting cuts texts (in characters); nfc.json what NFC makes of texts; score_merges.json the merges that transformers derives from scores. Needs
 tokenizers and jinja2; `model` also gguf and transformers, `families` also transformers.
 """
 
@@ -323,7 +323,7 @@ FAMILY_TEXTS = [
     "it's IT'S I'LL we'Ve '\u017f x'\u017f", "1234567 \u0661\u0662\u0663\u0664 12\u00b2 3\u2167", "camelCase HTTPServer XMLHttpRequest iOS \u01c5ungla \u00c9cole \u00c9COLE a\u0301B A\u0301b",
     "\u4e2dABC\u4e2dabc \u30ab\u30bf", "!word $x _y \u00a0z \tq \u3000r\r\ns", "a/b//c/ \n/ =/\n\n/ ...\r\n\r\n x", "  \n \n  a\n\n\n   b   \n", "\u0301start \u0301 \u0301\u0301x",
     "cafe\u0301 caf\u00e9 A\u030a \u212b \u1100\u1161\u11a8 \uac01 q\u0323\u0307 q\u0307\u0323 \u0915\u093c \u0958 \u2126", "\u2581a \u2581 b\u2581c", " a", "  a", "   ", "\n a", "a  b   c",
-    "a<|im_end|> \u00a0b <|im_end|>c", "x  <|pad|>\t y<|pad|>z", "[ref] [ref][ref] a [ref] b", "\U0001f600\u2603 \U00040000 \ue000", "<0x0A> <0x41>", "Cafe\u0301[re\u0302\u0301f]x[r\u1ebff]",
+    "a<|im_end|> \u00a0b <|im_end|>c", "x  <|pad|>\t y<|pad|>z", "[ref] [ref][ref] a [ref] b", "\U0001f600\u2603 \U00040000 \ue000", "<0x0A> <0x41>", "a qzx and SELECT qz", "Cafe\u0301[re\u0302\u0301f]x[r\u1ebff]",
 ]
 
 
@@ -393,6 +393,11 @@ def make_families():
         family("yi", to_marks, None, decoders.Sequence(back), False),
     ]
     write("families.json", families)
+
+    splitters = {"gpt-2": pre_tokenizers.ByteLevel(add_prefix_space=False), "smollm": pre_tokenizer(), "llama-bpe": split(vocabularies.LLAMA3_SPLIT),
+                 "qwen2": split(vocabularies.QWEN2_SPLIT), "tekken": split(tekken)}
+    cut_texts = [text for text in FAMILY_TEXTS + FIXED_TEXTS + random_texts(150, 10) if text]
+    write("pieces.json", [{"text": text, **{name: [end for _, (_, end) in splitter.pre_tokenize_str(text)] for name, splitter in splitters.items()}} for text in cut_texts])
 
     nfc = normalizers.NFC()
     generator = random.Random(9)
