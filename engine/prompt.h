@@ -44,7 +44,7 @@ std::chrono::year_month_day Today();
 //
 // Beginning of sequence, one rule for every linker: where the model's own tokenizer starts a sequence with BOS, the
 // prompt has one at its start, written by the template or else put there by us (apply_chat_template would leave it out;
-// docs/linking.md, "Beginning of sequence"). Where it does not, there is one where the template writes it.
+// docs/chat-templates.md, "Beginning of sequence"). Where it does not, there is one where the template writes it.
 //
 // `today` is for the layouts that name the date (llama-3.2). INVALID_ARGUMENT for text that is not UTF-8, token ids
 // outside the vocabulary, or messages that the template refuses.
