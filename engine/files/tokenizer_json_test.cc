@@ -109,6 +109,28 @@ TEST_F(TokenizerJsonTest, ByteEndsCoverTheOriginalText) {
   EXPECT_THAT(encoding.byte_ends, testing::Contains(5u));
 }
 
+// The space that encoding puts behind an added token is no byte of the text.
+TEST_F(TokenizerJsonTest, ByteEndsLeaveTheAddedSpaceOut) {
+  const std::unique_ptr<Tokenizer> tokenizer = Open(Family("llama-2")["tokenizer"]);
+  const std::string text = "<tool>qx\u00e9y the cache";
+  const Tokenizer::Encoding encoding = *tokenizer->EncodeText(text);
+  std::string decoded;
+  ASSERT_GT(encoding.ids.size(), 5u);
+  for (size_t i = 0; i < encoding.ids.size(); ++i) {
+    decoded += tokenizer->DecodeToken(encoding.ids[i]);
+    const std::string before = text.substr(0, encoding.byte_ends[i]);
+    EXPECT_EQ(decoded, i == 0 ? before : "<tool> " + before.substr(6)) << i;
+  }
+}
+
+// Text is cut before spaces only where no merge joins one to what stands before it.
+TEST_F(TokenizerJsonTest, MergesMayJoinLettersAndTheSpaceBehindThem) {
+  json tokenizer = Family("yi")["tokenizer"];
+  tokenizer["model"]["vocab"]["q\u2581"] = 950;
+  tokenizer["model"]["merges"].insert(tokenizer["model"]["merges"].begin(), "q \u2581");
+  EXPECT_THAT(Encode(*Open(tokenizer), "xq the", false), testing::Contains(950));
+}
+
 // A space stands for the beginning of the prompt, not for that of every piece of it.
 TEST_F(TokenizerJsonTest, TheSpaceBeforeTextIsThatOfTheWholePrompt) {
   const auto tokens = [](const Tokenizer& tokenizer, const Ids& ids) {
