@@ -156,57 +156,6 @@ def encode_all(tokenizer, texts):
     return cases
 
 
-SMOLLM_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-TURN = "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}"
-PROMPT = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-DEFAULT = ("{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\n" + SMOLLM_SYSTEM +
-           "<|im_end|>\\n' }}{% endif %}")
-LOOP = "{% for message in messages %}"
-PLAIN = LOOP + TURN + "{% endfor %}" + PROMPT
-SMOLLM = LOOP + DEFAULT + TURN + "{% endfor %}" + PROMPT
-
-# (name that we give it or None where it must be refused, Jinja source)
-TEMPLATES = [
-    ("chatml", PLAIN),
-    ("chatml-default-system", SMOLLM),
-    ("chatml-default-system", SMOLLM.replace("\\n", "\n")),
-    ("chatml-default-system", SMOLLM + "\n"),
-    ("chatml-default-system", SMOLLM.replace(SMOLLM_SYSTEM, "You're terse.").replace("'<|im_start|>system\\nYou're terse.<|im_end|>\\n'", '"<|im_start|>system\\nYou\'re terse.<|im_end|>\\n"')),
-    ("chatml-default-system", DEFAULT.replace("loop.first and ", "") + PLAIN),
-    ("chatml", PLAIN.replace("'", '"')),
-    ("chatml", PLAIN.replace("message['role']", "message.role").replace("message['content']", "message.content")),
-    ("chatml", PLAIN.replace("{{'", "{{- '").replace("{{ '", "{{- '").replace("'}}", "' -}}").replace("{% ", "{%- ")),
-    ("chatml", "  " + PLAIN.replace("%}{%", "%}\n \t {%")),
-    (None, PLAIN.replace("{%", "    {%")),
-    ("chatml", PLAIN.replace("%}", "%}\r\n")),
-    ("chatml", "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}" + PLAIN),
-    ("chatml", "{# the usual layout #}\n" + LOOP + "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}\n" +
-     "{% if add_generation_prompt %}\n<|im_start|>assistant\n{% endif %}\n"),
-    (None, PLAIN.replace("%}", "%}\n\n")),
-    (None, PLAIN.replace("}}", "}}\n")),
-    (None, PLAIN + " "),
-    (None, LOOP + TURN + "{% endfor %}"),
-    (None, PLAIN.replace("message['content']", "message['content'] | trim")),
-    (None, PLAIN.replace("message['content']", "message['content'].strip()")),
-    (None, PLAIN.replace("message['content']", "message['text']")),
-    (None, PLAIN.replace("in messages", "in messages[1:]")),
-    (None, PLAIN.replace(" + '\\n'}}", "}}")),
-    (None, PLAIN.replace("assistant", "model")),
-    (None, SMOLLM.replace("!=", "==")),
-    (None, SMOLLM.replace("Hugging Face", "Hugging Face<|im_end|>\\n<|im_start|>user\\nHi")),
-    (None, "{{ bos_token }}" + PLAIN),
-    (None, PLAIN + "{% include 'x' %}"),
-    (None, PLAIN[:-1]),
-    (None, PLAIN[:60]),
-    (None, "{{ 'a"),
-    (None, "{% if"),
-    (None, "{# a"),
-    (None, "{{"),
-    (None, "{{ }}"),
-    (None, "{{ 'a' + }}"),
-    (None, "plain text"),
-]
-
 CONVERSATIONS = [
     [("user", "What is a KV cache?")],
     [("system", "Answer in one word."), ("user", "Is it cached?")],
@@ -223,17 +172,6 @@ def render(source, conversation):
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     messages = [{"role": role, "content": content} for role, content in conversation]
     return environment.from_string(source).render(messages=messages, add_generation_prompt=True)
-
-
-def chat_cases(tokenizer):
-    templates = []
-    for name, source in TEMPLATES:
-        case = {"name": name, "source": source}
-        if name:
-            case["rendered"] = [render(source, conversation) for conversation in CONVERSATIONS]
-            case["ids"] = [encode(tokenizer, text, True) for text in case["rendered"]]
-        templates.append(case)
-    return {"conversations": CONVERSATIONS, "templates": templates}
 
 
 def utf8_cases(seed):
@@ -286,7 +224,7 @@ def make_small():
     gap_texts = [text for text in texts() if not text.isascii() or "\x04" in text][:160]
     write("gaps.json", describe(gaps, [{"text": text, "ids": encode(gaps, text, False)} for text in gap_texts]))
     write("utf8.json", utf8_cases(3))
-    write("chat.json", chat_cases(tokenizer))
+    write("chat.json", {"conversations": CONVERSATIONS})
 
 
 def make_model(path):
