@@ -1,9 +1,9 @@
 // tokenizer.json of the `tokenizers` library, with tokenizer_config.json and chat_template.jinja beside it, as a
 // TokenizerSpec.
 //
-// tokenizer.json describes a pipeline (normaliser, pre-tokenizer, model, post-processor, decoder). We recognise the ones
-// that we run - byte-level BPE as Llama 3, Qwen, Mistral Nemo, SmolLM2 and GPT-2 have it, and SentencePiece's BPE with
-// byte fallback as Llama 2, Mistral and Yi have it - and refuse every other by the name of the part that differs
+// tokenizer.json describes a pipeline (normaliser, pre-tokenizer, model, post-processor, decoder). We recognise the
+// ones that we run - byte-level BPE as Llama 3, Qwen, Mistral Nemo, SmolLM2 and GPT-2 have it, and SentencePiece's BPE
+// with byte fallback as Llama 2, Mistral and Yi have it - and refuse every other by the name of the part that differs
 // (UNIMPLEMENTED); contradictions are INVALID_ARGUMENT. `truncation` and `padding` concern batches of its own library
 // and are passed over. What tokenizer_config.json says of added tokens, and of SentencePiece's space and BOS, has
 // precedence, as in transformers. docs/tokenizers.md has the whole list.
