@@ -72,6 +72,9 @@ struct Question {
   std::vector<std::string> document_ids;
   std::string text;
   std::string system;
+  // No chat: the documents and `text` directly behind the last of them are the whole prompt, for a model without a chat
+  // layout that EPIC renders. `system` is not used.
+  bool raw = false;
   std::string linker;  // empty: legolink:16
   std::string model;   // empty: the only one
   int32_t output_tokens_max = 128;

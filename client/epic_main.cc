@@ -72,7 +72,12 @@ struct Commands {
     command->add_option("--doc", question.document_ids, "document id; repeat in the order wanted in the prompt");
     command->add_option("--linker", question.linker,
                         "full, prefix, naive, naive-last, cacheblend:<percent> or legolink:<k>; default legolink:16");
-    command->add_option("--system", question.system, "system message; default: the model's own");
+    CLI::Option* system = command->add_option("--system", question.system, "system message; default: the model's own");
+    command
+        ->add_flag(
+            "--raw", question.raw,
+            "no chat layout: the documents and the text, as they are, are the prompt that the model goes on from")
+        ->excludes(system);
     command->add_option("--model", question.model, "model name or fingerprint; default: the only one");
     command->add_option("--max-tokens", question.output_tokens_max, "longest answer in tokens")
         ->check(CLI::Range(1, 1 << 20))

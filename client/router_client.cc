@@ -238,21 +238,30 @@ class RouterClient : public Client {
     return context;
   }
 
+  // The documents, `between` and the text.
+  static void AddSegments(const Question& question, const std::string& between,
+                          google::protobuf::RepeatedPtrField<v1::Segment>& segments) {
+    for (const std::string& id : question.document_ids) segments.Add()->mutable_document()->set_document_id(id);
+    segments.Add()->set_text((question.document_ids.empty() ? "" : between) + question.text);
+  }
+
   v1::GenerateRequest MakeRequest(const Question& question) const {
     v1::GenerateRequest request;
     *request.mutable_context() = NewContext();
     request.set_model(question.model);
-    v1::ChatPrompt* chat = request.mutable_chat();
-    if (!question.system.empty()) {
+    if (question.raw) {
+      AddSegments(question, "", *request.mutable_raw()->mutable_segments());
+    } else {
+      v1::ChatPrompt* chat = request.mutable_chat();
+      if (!question.system.empty()) {
+        v1::ChatMessage* message = chat->add_messages();
+        message->set_role("system");
+        message->add_segments()->set_text(question.system);
+      }
       v1::ChatMessage* message = chat->add_messages();
-      message->set_role("system");
-      message->add_segments()->set_text(question.system);
+      message->set_role("user");
+      AddSegments(question, "\n\n", *message->mutable_segments());
     }
-    v1::ChatMessage* message = chat->add_messages();
-    message->set_role("user");
-    for (const std::string& id : question.document_ids)
-      message->add_segments()->mutable_document()->set_document_id(id);
-    message->add_segments()->set_text((question.document_ids.empty() ? "" : "\n\n") + question.text);
     request.set_linker(question.linker);
     v1::Sampling* sampling = request.mutable_sampling();
     sampling->set_temperature(question.temperature);

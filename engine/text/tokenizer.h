@@ -86,7 +86,7 @@ class Tokenizer {
   virtual bool IsControl(int32_t id) const = 0;
   virtual std::optional<int32_t> TokenId(std::string_view token) const = 0;  // by its written form, e.g. "<|im_end|>"
 
-  // BOS where the model's own tokenizer starts a sequence with one (docs/linking.md, "Beginning of sequence").
+  // BOS where the model's own tokenizer starts a sequence with one (docs/chat-templates.md, "Beginning of sequence").
   virtual std::optional<int32_t> sequence_start_id() const = 0;
   virtual std::optional<int32_t> eos_id() const = 0;
   // Every token that ends a generation: EOS and TokenizerSpec::stop_ids, ascending, each once. All are control.

@@ -32,6 +32,19 @@ class Answers(EpicTest):
             self.assertEqual(document["compiled_chunks"], document["chunks"])
             self.assertEqual(document["resident_chunks"], document["chunks"])
 
+    def test_a_raw_prompt_is_the_documents_and_the_text_alone(self):
+        def prompt_tokens(*options):
+            arguments = ["ask", "more", "--doc", "north", "--max-tokens", 2, "--format", "json", *options]
+            return self.epic.ok(*arguments).json["usage"]["prompt_tokens"]
+
+        # One token a letter at most, and nothing of the chat layout.
+        document = self.north["tokens"]
+        self.assertGreater(prompt_tokens("--raw"), document)
+        self.assertLessEqual(prompt_tokens("--raw"), document + len("more"))
+        self.assertGreater(prompt_tokens(), document + len("more"))
+        result = self.epic.run("ask", "more", "--raw", "--system", "x")
+        self.assert_sentence(result, "--raw", "--system", code=2)
+
     def test_every_linker_answers(self):
         for linker in LINKERS:
             with self.subTest(linker):
