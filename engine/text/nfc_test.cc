@@ -44,6 +44,14 @@ TEST(NfcTest, PositionsLeadBackToTheOriginal) {
   EXPECT_TRUE(std::is_sorted(positions.begin(), positions.end()));
 }
 
+TEST(NfcTest, MarksOfOneClassKeepTheirOrder) {
+  std::string marks;
+  for (int i = 0; i < 40; ++i) marks += i % 3 == 0 ? "\u0301" : "\u0300";
+  const std::optional<NormalizedText> normalized = NormalizeNfc("q" + marks + "\u0323");
+  ASSERT_TRUE(normalized.has_value());
+  EXPECT_EQ(normalized->text, "q\u0323" + marks);
+}
+
 TEST(NfcTest, LongRunsOfMarksTakeNoQuadraticTime) {
   std::string text = "e";
   for (int i = 0; i < 200000; ++i) text += i % 2 == 0 ? "\u0301" : "\u0323";

@@ -258,7 +258,7 @@ def make_model(path):
 
 
 FAMILY_TEXTS = [
-    "it's IT'S I'LL we'Ve '\u017f x'\u017f", "1234567 \u0661\u0662\u0663\u0664 12\u00b2 3\u2167", "camelCase HTTPServer XMLHttpRequest iOS \u01c5ungla \u00c9cole \u00c9COLE a\u0301B A\u0301b",
+    "it's IT'S I'LL we'Ve '\u017f x'\u017fab '\u017f", "1234567 \u0661\u0662\u0663\u0664 12\u00b2 3\u2167", "camelCase HTTPServer XMLHttpRequest iOS \u01c5ungla \u00c9cole \u00c9COLE a\u0301B A\u0301b",
     "\u4e2dABC\u4e2dabc \u30ab\u30bf", "!word $x _y \u00a0z \tq \u3000r\r\ns", "a/b//c/ \n/ =/\n\n/ ...\r\n\r\n x", "  \n \n  a\n\n\n   b   \n", "\u0301start \u0301 \u0301\u0301x",
     "cafe\u0301 caf\u00e9 A\u030a \u212b \u1100\u1161\u11a8 \uac01 q\u0323\u0307 q\u0307\u0323 \u0915\u093c \u0958 \u2126", "\u2581a \u2581 b\u2581c", " a", "  a", "   ", "\n a", "a  b   c",
     "a<|im_end|> \u00a0b <|im_end|>c", "x  <|pad|>\t y<|pad|>z", "[ref] [ref][ref] a [ref] b", "\U0001f600\u2603 \U00040000 \ue000", "<0x0A> <0x41>", "a qzx and SELECT qz", "Cafe\u0301[re\u0302\u0301f]x[r\u1ebff]",
