@@ -133,16 +133,30 @@ def tiktoken_merges(ranks):
     return [(written(left), written(right)) for _, (left, right) in sorted(merges, key=lambda merge: merge[0])]
 
 
+def single_merges(ranks):
+    """One merge for each token, the last one by which its bytes become it: Qwen's own list of merges."""
+    merges = []
+    for token in sorted(ranks, key=ranks.get):
+        parts = [token[i : i + 1] for i in range(len(token))]
+        while len(parts) > 2:
+            rank, at = min((ranks.get(parts[i] + parts[i + 1], len(ranks)), i) for i in range(len(parts) - 1))
+            assert rank < ranks[token], token
+            parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        if len(parts) == 2:
+            merges.append((written(parts[0]), written(parts[1])))
+    return merges
+
+
 def read_tiktoken(path):
     lines = [line.split() for line in path.read_bytes().splitlines() if line]
     return {base64.b64decode(token): int(rank) for token, rank in lines}
 
 
-def from_ranks(ranks, first, behind, pipeline, model, gguf):
+def from_ranks(ranks, first, behind, pipeline, model, gguf, merges_of=tiktoken_merges):
     """Control tokens before the ones that have ranks, and tokens with their kinds behind them."""
     tokens = first + [written(token) for token in sorted(ranks, key=ranks.get)] + [token for token, _ in behind]
     kinds = [3] * len(first) + [1] * len(ranks) + [kind for _, kind in behind]
-    return Vocabulary(tokens, kinds, tiktoken_merges(ranks), pipeline, model, gguf)
+    return Vocabulary(tokens, kinds, merges_of(ranks), pipeline, model, gguf)
 
 
 def llama3(packages):
@@ -156,7 +170,7 @@ def qwen2(packages):
     ranks = read_tiktoken(packages / "dashscope" / "resources" / "qwen.tiktoken")
     behind = [("<|endoftext|>", 3), ("<|im_start|>", 3), ("<|im_end|>", 3), ("<tool_call>", 4), ("</tool_call>", 4), ("<|fim_prefix|>", 4), ("<think>", 4)]
     return from_ranks(ranks, [], behind, byte_level_pipeline(QWEN2_SPLIT, {"type": "NFC"}), {},
-                      {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "qwen2", "tokenizer.ggml.eos_token_id": len(ranks) + 2})
+                      {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "qwen2", "tokenizer.ggml.eos_token_id": len(ranks) + 2}, single_merges)
 
 
 def tekken(packages):
