@@ -110,5 +110,13 @@ TEST(SmolLm2, LinkersEqualTheDenseLinker) {
   CheckAll(ModelPathFromEnvironment(), SourcePath("tests/golden/smollm2/linkers.json"), false, kEvery);
 }
 
+TEST(Qwen25Coder, LinkersEqualTheDenseLinker) {
+  if (QwenModelPath().empty()) {
+    GTEST_SKIP() << "neither EPIC_QWEN_MODEL nor models/ has it: scripts/fetch_model.sh qwen2.5-coder-0.5b";
+  }
+  CheckAll(QwenModelPath(), SourcePath("tests/golden/qwen2.5-coder/linkers.json"), false,
+           {"full", "naive", "legolink:1", "legolink:16"});
+}
+
 }  // namespace
 }  // namespace epic::testing
