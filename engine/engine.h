@@ -75,6 +75,8 @@ struct GenerationRequest {
   int32_t max_output_tokens = 256;
   std::vector<std::string> stop_strings;
   bool ignore_end_of_turn = false;
+  // The prompt ends within a text that the answer goes on with (a raw prompt), so that a space at its start is text.
+  bool continues_text = false;
   std::vector<int32_t> continuation;  // score these instead of sampling
   int32_t top_logprobs = 0;
   bool logprobs = false;

@@ -78,14 +78,15 @@ absl::Status InspectText(TokenizerSpec spec, ModelInspection& inspection) {
 
 ModelInspection InspectModel(const std::string& path) {
   ModelInspection inspection;
+  inspection.available_memory_bytes = AvailableMemoryBytes();
+  const absl::StatusOr<std::unique_ptr<ModelFile>> file = OpenModelFile(path);
   inspection.config = ConfigAlone(path, inspection.format);
+  if (file.ok()) inspection.config = (*file)->config();  // a part of a split file has not all of it
   if (inspection.config.has_value()) {
     const ModelConfig& config = *inspection.config;
     inspection.weight_memory_bytes = CpuBackend::WeightBytesOf(config);
     inspection.kv_bytes_per_token = uint64_t{2} * config.layers * config.kv_heads * config.head_dim * sizeof(uint16_t);
   }
-  inspection.available_memory_bytes = AvailableMemoryBytes();
-  const absl::StatusOr<std::unique_ptr<ModelFile>> file = OpenModelFile(path);
   inspection.runs = file.status();
   if (!file.ok()) return inspection;
   CountTensors(**file, inspection);

@@ -45,7 +45,7 @@ RequestState::RequestState(const RequestEnvironment& environment, GenerationRequ
       recipe_(recipe),
       plan_(PlanLink(request_.prompt, request_.linker, recipe_)),
       sampler_(request_.sampling),
-      decoder_(environment.tokenizer),
+      decoder_(environment.tokenizer, request_.continues_text),
       stops_(request_.stop_strings),
       submitted_(now) {
   stats_.prompt_tokens = CountTokens(request_.prompt, false);

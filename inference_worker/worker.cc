@@ -285,6 +285,7 @@ absl::Status Worker::Start(const CallPtr& call) {
   request.max_output_tokens = job.max_output_tokens;
   request.stop_strings = job.stop_strings;
   request.ignore_end_of_turn = job.ignore_end_of_turn;
+  request.continues_text = !job.chat;
   request.continuation = job.continuation;
   request.top_logprobs = job.top_logprobs;
   request.logprobs = job.logprobs;

@@ -1,5 +1,6 @@
 #include "engine/files/gguf_model.h"
 
+#include <cmath>
 #include <filesystem>
 #include <limits>
 #include <utility>
@@ -170,12 +171,15 @@ absl::Status ReadYarn(const GgufFile& file, const ArchitectureKeys& key_of, Mode
   EPIC_ASSIGN_OR_RETURN(const std::optional<double> original,
                         file.Number(key_of("rope.scaling.original_context_length")));
   scaling.original_context = original.value_or(config.context_length);
-  double multiplier = 1;
-  for (const char* key : {"rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"}) {
-    EPIC_ASSIGN_OR_RETURN(const std::optional<double> factor, file.Number(key_of(key)));
-    multiplier = factor.value_or(multiplier);
+  EPIC_ASSIGN_OR_RETURN(const std::optional<double> multiplier, file.Number(key_of("rope.scaling.attn_factor")));
+  scaling.attention_scale = multiplier.value_or(1) * YarnAttentionScale(scaling.factor);
+  // Programs that read this key do not agree whether it is the whole scale or a part of it.
+  const std::string scale_key = key_of("rope.scaling.yarn_attn_factor");
+  EPIC_ASSIGN_OR_RETURN(const std::optional<double> scale, file.Number(scale_key));
+  if (scale.has_value() && *scale != 1 && std::abs(*scale - scaling.attention_scale) > 1e-4) {
+    return NotRunHere(file.path, "{} is {}; 1 and what follows from the factor, {}, are run", scale_key, *scale,
+                      scaling.attention_scale);
   }
-  scaling.attention_scale = multiplier * YarnAttentionScale(scaling.factor);
   EPIC_ASSIGN_OR_RETURN(const std::optional<double> fast, file.Number(key_of("rope.scaling.yarn_beta_fast")));
   EPIC_ASSIGN_OR_RETURN(const std::optional<double> slow, file.Number(key_of("rope.scaling.yarn_beta_slow")));
   scaling.beta_fast = fast.value_or(scaling.beta_fast);

@@ -295,6 +295,11 @@ TEST_F(GgufModelTest, ForeignModelsAreRefusedByName) {
                [](GgufBuilder& b) { b.SetString("llama.rope.scaling.type", "longrope"); });
   ExpectNotRun({"rope.scaling.type", "dynamic"},
                [](GgufBuilder& b) { b.SetString("llama.rope.scaling.type", "dynamic"); });
+  ExpectNotRun({"yarn_attn_factor is 2", "1.1386"}, [](GgufBuilder& b) {
+    b.SetString("llama.rope.scaling.type", "yarn");
+    b.SetFloat("llama.rope.scaling.factor", 4);
+    b.SetFloat("llama.rope.scaling.yarn_attn_factor", 2);
+  });
   ExpectNotRun({"yarn_ext_factor"}, [](GgufBuilder& b) { b.SetFloat("llama.rope.scaling.yarn_ext_factor", 0.5f); });
   ExpectNotRun({"partial rotation", "8", "16"}, [](GgufBuilder& b) { b.SetUint32("llama.rope.dimension_count", 8); });
   ExpectNotRun({"sliding-window"}, [](GgufBuilder& b) { b.SetUint32("llama.attention.sliding_window", 4096); });

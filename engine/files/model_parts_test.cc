@@ -225,8 +225,6 @@ TEST_F(PartsTest, IndexAndShardsAreCheckedInBothDirections) {
   expect({"another model"}, [&](auto& index) {
     index["weight_map"]["model.norm.weight"] = second == index["weight_map"]["model.norm.weight"] ? first : second;
   });
-  expect({"total_size is 12,", "of one model"}, [](auto& index) { index["metadata"]["total_size"] = 12; });
-  expect({"metadata.total_size", "expected a number"}, [](auto& index) { index["metadata"]["total_size"] = "12"; });
   for (const char* name : {"../model-00001-of-00002.safetensors", "/etc/passwd", "a/b.safetensors", "..", "",
                            ".hidden.safetensors", "config.json", "a\\b.safetensors"}) {
     expect({"expected the name of a .safetensors file beside the index"},

@@ -80,24 +80,12 @@ absl::Status CheckShard(const SafetensorsFile& shard, std::vector<std::string> l
   return absl::OkStatus();
 }
 
-absl::Status CheckTotalSize(const JsonObject& index, uint64_t total_bytes) {
-  EPIC_ASSIGN_OR_RETURN(const std::optional<JsonObject> metadata, index.Object("metadata"));
-  if (!metadata.has_value()) return absl::OkStatus();
-  EPIC_ASSIGN_OR_RETURN(const std::optional<double> total_size, metadata->Number("total_size"));
-  if (!total_size.has_value() || *total_size == static_cast<double>(total_bytes)) return absl::OkStatus();
-  return BrokenFile(index.path(),
-                    "metadata.total_size is {:.0f}, but the tensors of all shards have {} bytes; are the "
-                    "shards and the index of one model?",
-                    *total_size, total_bytes);
-}
-
 absl::StatusOr<SafetensorsWeights> OpenShards(const std::string& index_path) {
   EPIC_ASSIGN_OR_RETURN(const nlohmann::json document, ReadJsonFile(index_path));
   const JsonObject index(document, index_path);
   EPIC_ASSIGN_OR_RETURN(const ShardTensors shards, ReadWeightMap(index));
   const std::filesystem::path folder = std::filesystem::path(index_path).parent_path();
   SafetensorsWeights weights;
-  uint64_t total_bytes = 0;
   for (const auto& [name, listed] : shards) {
     const std::string path = (folder / name).string();
     absl::StatusOr<SafetensorsWeights> shard = OpenOneFile(path);
@@ -108,13 +96,9 @@ absl::StatusOr<SafetensorsWeights> OpenShards(const std::string& index_path) {
     EPIC_RETURN_IF_ERROR(shard.status());
     EPIC_RETURN_IF_ERROR(CheckShard(shard->table, listed, path, index_path));
     // Each tensor is listed once, so that none can come from two shards.
-    for (SafetensorsTensor& tensor : shard->table.tensors) {
-      total_bytes += tensor.bytes.size();
-      weights.table.tensors.push_back(std::move(tensor));
-    }
+    std::ranges::move(shard->table.tensors, std::back_inserter(weights.table.tensors));
     weights.files.push_back(std::move(shard->files.front()));
   }
-  EPIC_RETURN_IF_ERROR(CheckTotalSize(index, total_bytes));
   return weights;
 }
 
