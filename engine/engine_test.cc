@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <cstdio>
+#include <fstream>
 #include <future>
 #include <memory>
 #include <random>
@@ -12,6 +14,8 @@
 #include <vector>
 
 #include "engine/chunk_compilation.h"
+#include "engine/files/tiny_model_for_test.h"
+#include "fmt/format.h"
 #include "tests/engine_harness.h"
 
 namespace epic {
@@ -241,6 +245,68 @@ TEST_F(EngineTest, StopStringsEndTheAnswerAndAreNotShown) {
   const Outcome stopped = Run(std::move(request));
   EXPECT_EQ(stopped.reason, FinishReason::kStop);
   EXPECT_EQ(stopped.text, plain.text.substr(0, plain.text.find(stop)));
+}
+
+// The tiny model with a vocabulary of SentencePiece's kind, whose decoder strips a space at the start of a text.
+std::string WriteModelWithSpaces(const std::string& path) {
+  const TinyModel tiny = MakeTinyModel();
+  std::vector<std::string> tokens = {"<unk>", "<s>", "</s>"};
+  std::vector<int32_t> kinds = {2, 3, 3};  // unknown, control, control
+  for (int byte = 0; byte < 256; ++byte) {
+    tokens.push_back(fmt::format("<0x{:02X}>", byte));
+    kinds.push_back(6);
+  }
+  while (tokens.size() < static_cast<size_t>(tiny.config.vocab_size)) {
+    tokens.push_back(tokens.size() == 259 ? "\u2581" : fmt::format("\u2581{}", tokens.size()));
+    kinds.push_back(1);
+  }
+  const uint32_t float_type = 6;
+  const uint64_t count = tokens.size();
+  std::string scores(reinterpret_cast<const char*>(&float_type), sizeof(float_type));
+  scores.append(reinterpret_cast<const char*>(&count), sizeof(count));
+  scores.resize(scores.size() + count * sizeof(float), '\0');
+  GgufBuilder builder = tiny.Gguf();
+  builder.SetString("tokenizer.ggml.model", "llama");
+  builder.SetString("tokenizer.ggml.pre", "default");
+  builder.SetStrings("tokenizer.ggml.tokens", tokens);
+  builder.SetInt32s("tokenizer.ggml.token_type", kinds);
+  builder.Set("tokenizer.ggml.scores", GgufValueType::kArray, scores);
+  builder.Remove("tokenizer.ggml.merges");
+  std::ofstream(path, std::ios::binary) << builder.Build();
+  return path;
+}
+
+TEST_F(EngineTest, ASpaceAtTheStartIsTextOnlyWhereTheAnswerGoesOnWithOne) {
+  EngineOptions options;
+  options.threads = 1;
+  options.model_path = WriteModelWithSpaces(::testing::TempDir() + "epic_engine_test_spaces.gguf");
+  auto engine = Engine::Create(options);
+  std::remove(options.model_path.c_str());
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  engine_ = *std::move(engine);
+  const auto request = [&](uint64_t seed, bool continues_text) {
+    GenerationRequest made;
+    made.prompt.push_back({{1, 70, 80, 90}, false, nullptr});
+    made.linker = *Linker::Parse("full");
+    made.max_output_tokens = 1;
+    made.ignore_end_of_turn = true;
+    made.sampling.temperature = 1;
+    made.sampling.seed = seed;
+    made.continues_text = continues_text;
+    return made;
+  };
+  for (uint64_t seed = 1; seed < 5000; ++seed) {
+    const Outcome answer = Run(request(seed, false));
+    ASSERT_TRUE(answer.status.ok()) << answer.status;
+    if (answer.ids.at(0) < 260) continue;  // not one of the tokens that begin with a space
+    const std::string word = std::to_string(answer.ids[0]);
+    EXPECT_EQ(answer.text, word);
+    const Outcome continued = Run(request(seed, true));
+    EXPECT_EQ(continued.ids, answer.ids);
+    EXPECT_EQ(continued.text, " " + word);
+    return;
+  }
+  FAIL() << "no seed gave a token that begins with a space";
 }
 
 TEST_F(EngineTest, CancellationAtEveryStageEndsOnceAndFreesEverything) {
