@@ -1,8 +1,8 @@
 // The weights of a safetensors model: one file, or several shards that `model.safetensors.index.json` lists.
 //
-// The index maps each tensor to the shard that has it ("weight_map"). It is checked against what the shards really hold,
-// in both directions: a tensor that it names must be in that shard, and a shard must have no tensor that it does not
-// name. A shard's name must be one of a file in the index's own folder. The sum of bytes that an index may state
+// The index maps each tensor to the shard that has it ("weight_map"). It is checked against what the shards really
+// hold, in both directions: a tensor that it names must be in that shard, and a shard must have no tensor that it does
+// not name. A shard's name must be one of a file in the index's own folder. The sum of bytes that an index may state
 // (metadata.total_size) is not looked at: tools that change a model leave it as it was.
 //
 // Errors as ParseSafetensors; NOT_FOUND names a shard that is missing. Ownership: the table views the files.

@@ -258,7 +258,7 @@ class Start(EpicTest):
             (config, "architecture", edit(architectures=["KoalaForCausalLM"], model_type="koala")),
             (config, "heads", edit(num_attention_heads=7)),
             (config, "layers", edit(num_hidden_layers=-1)),
-            (config, "rotation", edit(rope_scaling={"rope_type": "yarn", "factor": 4.0})),
+            (config, "rotation", edit(rope_scaling={"rope_type": "dynamic", "factor": 4.0})),
             (tokenizer, None, lambda content: None),
             (tokenizer, "json", lambda content: content[: len(content) // 2]),
             (tokenizer, "kind", lambda content: content.replace(b'"BPE"', b'"WordPiece"', 1)),
