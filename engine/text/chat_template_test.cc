@@ -137,7 +137,8 @@ TEST(ChatLayoutTest, PartsOfTextAreOneText) {
 
 // What a message has before and behind a document is trimmed on its outer side only, and the document stays.
 TEST(ChatLayoutTest, DocumentsStandWhereTheirMessageHasThem) {
-  for (const auto& expected : ReadChatGolden("chat.json")["layouts"]) {
+  const auto golden = ReadChatGolden("chat.json");
+  for (const auto& expected : golden["layouts"]) {
     const auto layout = Layout(expected["layout"]);
     const std::vector<ChatMessage> messages = {{"user", {{" before "}, {"", true}, {"", true}, {" behind "}}}};
     const auto spans = layout->Render(messages, kDay);
@@ -221,7 +222,8 @@ TEST(ChatLayoutTest, StopTokensAreControlTokens) {
                                                     {"yi-coder", "<|im_end|>"},  {"llama-2", "</s>"},
                                                     {"llama-3.1", "<|eot_id|>"}, {"mistral-tekken", "</s>"}};
   for (const auto& [name, stop] : stops) EXPECT_THAT(Layout(name)->stop_tokens(), ElementsAre(stop)) << name;
-  for (const auto& expected : ReadChatGolden("chat.json")["layouts"]) {
+  const auto golden = ReadChatGolden("chat.json");
+  for (const auto& expected : golden["layouts"]) {
     const auto layout = Layout(expected["layout"]);
     for (const std::string& stop : layout->stop_tokens()) EXPECT_THAT(layout->control_tokens(), Contains(stop));
   }
