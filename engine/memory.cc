@@ -55,7 +55,7 @@ std::optional<uint64_t> LeftInGroup(const std::string& folder, const GroupFiles&
 
 // The least that is left in `group` (a path below the mount) and in every group above it. Inside a container the path
 // may not be there; the mount itself is the container's group then.
-std::optional<uint64_t> LeftInGroupAndAbove(std::string group, const GroupFiles& files) {
+std::optional<uint64_t> LeftInGroupAndAbove(const std::string& group, const GroupFiles& files) {
   std::optional<uint64_t> least;
   for (std::string folder = std::string(files.mount) + group; folder.size() >= files.mount.size();
        folder.resize(folder.find_last_of('/'))) {

@@ -137,25 +137,21 @@ absl::StatusOr<GgufParts> OpenGgufParts(MappedFile mapped, const std::string& pa
     return result;
   }
   EPIC_ASSIGN_OR_RETURN(const std::string stem, StemOf(path, given_place));
+  // Every part is opened alike, the given one anew: that costs a second look at its head and spares a case of its own.
   std::vector<GgufFile> parts;
   Place first_place;
   for (uint64_t number = 0; number < given_place.count; ++number) {
-    if (number == given_place.number) {
-      result.files.push_back(std::move(mapped));
-      parts.push_back(std::move(given));
-    } else {
-      const std::string part_path = stem + PartSuffix(number, given_place.count);
-      absl::StatusOr<MappedFile> file = MappedFile::Open(part_path);
-      if (absl::IsNotFound(file.status())) {
-        return absl::NotFoundError(
-            fmt::format("{}: part {} of {} of the model is missing; all parts must lie in one folder", part_path,
-                        number + 1, given_place.count));
-      }
-      EPIC_RETURN_IF_ERROR(file.status());
-      EPIC_ASSIGN_OR_RETURN(GgufFile part, ParseGguf(file->bytes(), part_path));
-      result.files.push_back(*std::move(file));
-      parts.push_back(std::move(part));
+    const std::string part_path = stem + PartSuffix(number, given_place.count);
+    absl::StatusOr<MappedFile> file = MappedFile::Open(part_path);
+    if (absl::IsNotFound(file.status())) {
+      return absl::NotFoundError(
+          fmt::format("{}: part {} of {} of the model is missing; all parts must lie in one folder", part_path,
+                      number + 1, given_place.count));
     }
+    EPIC_RETURN_IF_ERROR(file.status());
+    EPIC_ASSIGN_OR_RETURN(GgufFile part, ParseGguf(file->bytes(), part_path));
+    result.files.push_back(*std::move(file));
+    parts.push_back(std::move(part));
     EPIC_ASSIGN_OR_RETURN(const Place place, PlaceOf(parts.back()));
     if (number == 0) first_place = place;
     // Against the first part, whichever was given; the first itself against its name.
