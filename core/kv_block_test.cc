@@ -1,7 +1,5 @@
 #include "core/kv_block.h"
 
-#include <openssl/evp.h>
-
 #include <array>
 #include <cstring>
 #include <set>
@@ -9,6 +7,7 @@
 #include <vector>
 
 #include "core/kv_block_testing.h"
+#include "core/sha256.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "xxhash.h"
@@ -22,12 +21,6 @@ std::vector<int32_t> TestTokens(int count) {
   std::vector<int32_t> ids;
   for (int i = 0; i < count; ++i) ids.push_back(i * 7 + 1);
   return ids;
-}
-
-std::string Sha256Hex(std::span<const std::byte> bytes) {
-  ChunkKey digest;
-  EVP_Digest(bytes.data(), bytes.size(), digest.bytes.data(), nullptr, EVP_sha256(), nullptr);
-  return digest.Hex();
 }
 
 // One block of a shape that gives several layer groups: two of two and three layers.

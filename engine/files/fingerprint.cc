@@ -1,13 +1,11 @@
 #include "engine/files/fingerprint.h"
 
-#include <openssl/evp.h>
-
-#include <array>
 #include <cstring>
 #include <functional>
 #include <optional>
 #include <utility>
 
+#include "core/sha256.h"
 #include "core/status_macros.h"
 #include "engine/files/file_error.h"
 #include "engine/files/fingerprint_cache.h"
@@ -62,15 +60,6 @@ std::vector<FileDigests> DigestsOf(const LoadedModel& model, std::span<const std
 }
 
 }  // namespace
-
-std::string Sha256Hex(std::span<const std::byte> bytes) {
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned int digest_bytes = 0;
-  EVP_Digest(bytes.data(), bytes.size(), digest.data(), &digest_bytes, EVP_sha256(), nullptr);
-  std::string text;
-  for (unsigned int i = 0; i < digest_bytes; ++i) text += fmt::format("{:02x}", digest[i]);
-  return text;
-}
 
 std::string TokenizerDigest(const TokenizerSpec& tokenizer) {
   std::string text;

@@ -24,9 +24,6 @@
 
 namespace epic {
 
-// SHA-256 as 64 hexadecimal digits.
-std::string Sha256Hex(std::span<const std::byte> bytes);
-
 // Digest over everything in the tokenizer that decides which ids a text becomes.
 std::string TokenizerDigest(const TokenizerSpec& tokenizer);
 

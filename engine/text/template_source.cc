@@ -1,13 +1,12 @@
 #include "engine/text/template_source.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
-#include <array>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "core/sha256.h"
 #include "core/status_macros.h"
 #include "fmt/format.h"
 
@@ -302,12 +301,7 @@ std::string HashOfSteps(const std::vector<TemplateStep>& steps) {
   for (const TemplateStep& step : steps) {
     bytes += fmt::format("{} {} {}\n", static_cast<int>(step.kind), step.text.size(), step.text);
   }
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned int digest_bytes = 0;
-  EVP_Digest(bytes.data(), bytes.size(), digest.data(), &digest_bytes, EVP_sha256(), nullptr);
-  std::string text;
-  for (unsigned int i = 0; i < digest_bytes; ++i) text += fmt::format("{:02x}", digest[i]);
-  return text;
+  return Sha256Hex(std::as_bytes(std::span(bytes)));
 }
 
 }  // namespace epic
