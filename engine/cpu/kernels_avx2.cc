@@ -1,63 +1,8 @@
 // The kernels for AVX2 with FMA: the floor, which every x86-64 server of the last ten years runs.
-#include <immintrin.h>
-
 #include "engine/cpu/kernels_impl.h"
+#include "engine/cpu/simd_avx2.h"
 
 namespace epic {
-namespace {
-
-struct Avx2 {
-  using V = __m256;
-  static constexpr int kWidth = 8;
-  static constexpr int kTileRows = 6;  // 12 sums, 2 columns and 1 broadcast fill the 16 registers
-  static constexpr const char* kName = "avx2";
-
-  static V Zero() { return _mm256_setzero_ps(); }
-  static V Set(float x) { return _mm256_set1_ps(x); }
-  static V Load(const float* p) { return _mm256_loadu_ps(p); }
-  static void Store(float* p, V v) { _mm256_storeu_ps(p, v); }
-  static V LoadBf16(const uint16_t* p) {
-    return _mm256_castsi256_ps(
-        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
-  }
-  static V Add(V a, V b) { return _mm256_add_ps(a, b); }
-  static V Sub(V a, V b) { return _mm256_sub_ps(a, b); }
-  static V Mul(V a, V b) { return _mm256_mul_ps(a, b); }
-  static V Div(V a, V b) { return _mm256_div_ps(a, b); }
-  static V Max(V a, V b) { return _mm256_max_ps(a, b); }
-  static V Fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
-  static float First(V v) { return _mm256_cvtss_f32(v); }
-  static float SumLanes(V v) {
-    __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
-    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
-  }
-  static float MaxLanes(V v) {
-    __m128 x = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
-    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
-  }
-  // e^x = 2^n e^r with |r| <= ln(2) / 2 and the series of e^r to r^7; exactly 1 at 0, exactly 0 below -87.3.
-  static V Exp(V x) {
-    const V clamped = Max(_mm256_min_ps(x, Set(88.3762626647949f)), Set(-87.3365478515625f));
-    const V n = _mm256_round_ps(Mul(clamped, Set(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    V r = Fma(n, Set(-0.693359375f), clamped);
-    r = Fma(n, Set(2.12194440e-4f), r);
-    V y = Set(1.0f / 5040);
-    y = Fma(y, r, Set(1.0f / 720));
-    y = Fma(y, r, Set(1.0f / 120));
-    y = Fma(y, r, Set(1.0f / 24));
-    y = Fma(y, r, Set(1.0f / 6));
-    y = Fma(y, r, Set(0.5f));
-    y = Fma(y, r, Set(1.0f));
-    y = Fma(y, r, Set(1.0f));
-    const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
-    const V result = Mul(y, _mm256_castsi256_ps(power));
-    return _mm256_andnot_ps(_mm256_cmp_ps(x, Set(-87.3365478515625f), _CMP_LT_OQ), result);
-  }
-};
-
-}  // namespace
 
 extern const CpuKernels kAvx2Kernels;
 const CpuKernels kAvx2Kernels = MakeKernels<Avx2>();
