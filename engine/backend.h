@@ -26,6 +26,9 @@ struct RowGroup {
 struct RowBatch {
   std::vector<RowGroup> groups;
   std::vector<int32_t> positions;  // one a row
+  // Rows [0, decode_rows) are next tokens of sequences that decode. Their products read the weights as the file has
+  // them, where it is quantised: one row's speed is bound by the bytes of the weights. All other rows read bf16.
+  int32_t decode_rows = 0;
   int32_t rows() const { return static_cast<int32_t>(positions.size()); }
 };
 
