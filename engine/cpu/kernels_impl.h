@@ -3,11 +3,13 @@
 // function compiled for a newer processor replace another file's copy of it at link time.
 //
 // `S` provides: V (a vector of S::kWidth floats), Zero, Set, Load, Store, LoadBf16, Add, Mul, Sub, Div, Fma (a * b +
-// c), Max, Exp, SumLanes, MaxLanes.
+// c), Max, Exp, SumLanes, MaxLanes, First; I (a vector of S::kWidth 32-bit integers), SetInt, And, Or, SubInt,
+// ShiftLeft, ShiftRight, WidenBytes, WidenSignedBytes, SpreadBits, ToFloat; FromHalf (one IEEE half to a float).
 #ifndef EPIC_ENGINE_CPU_KERNELS_IMPL_H_
 #define EPIC_ENGINE_CPU_KERNELS_IMPL_H_
 
 #include "engine/cpu/attention_impl.h"
+#include "engine/cpu/block_impl.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/matrix_impl.h"
 
@@ -16,7 +18,7 @@ namespace {
 
 template <typename S>
 constexpr CpuKernels MakeKernels() {
-  return CpuKernels{S::kName, &Multiply<S>, &RmsNorm<S>, &SiluMultiply<S>, &Attend<S>};
+  return CpuKernels{S::kName, &Multiply<S>, &MultiplyBlocks<S>, &RmsNorm<S>, &SiluMultiply<S>, &Attend<S>};
 }
 
 }  // namespace
