@@ -43,7 +43,7 @@ nlohmann::json InspectionJson(const std::string& path, const ModelInspection& in
   if (!inspection.format.empty()) out["format"] = inspection.format;
   if (inspection.config.has_value()) {
     out["config"] = ConfigJson(*inspection.config);
-    out["weight_memory_bytes"] = inspection.weight_memory_bytes;
+    if (inspection.weight_memory_bytes.has_value()) out["weight_memory_bytes"] = *inspection.weight_memory_bytes;
     out["kv_bytes_per_token"] = inspection.kv_bytes_per_token;
   }
   if (inspection.available_memory_bytes.has_value()) out["available_memory_bytes"] = *inspection.available_memory_bytes;
@@ -97,13 +97,15 @@ void PrintInspection(const std::string& path, const ModelInspection& inspection)
     table.AddRow({"chat template", (inspection.has_chat_template ? "" : "none that is rendered: ") +
                                        Shorten(inspection.chat_template, 300)});
   }
-  if (inspection.config.has_value()) {
+  if (inspection.weight_memory_bytes.has_value()) {
     std::string memory =
-        fmt::format("{} for the weights on the CPU", HumanBytes(static_cast<int64_t>(inspection.weight_memory_bytes)));
+        fmt::format("{} for the weights on the CPU", HumanBytes(static_cast<int64_t>(*inspection.weight_memory_bytes)));
     if (inspection.available_memory_bytes.has_value()) {
       memory += fmt::format("; {} are free here", HumanBytes(static_cast<int64_t>(*inspection.available_memory_bytes)));
     }
     table.AddRow({"memory", memory});
+  }
+  if (inspection.config.has_value()) {
     table.AddRow({"KV", fmt::format("{} a token in bf16 ({} bytes)",
                                     HumanBytes(static_cast<int64_t>(inspection.kv_bytes_per_token)),
                                     inspection.kv_bytes_per_token)});

@@ -57,8 +57,8 @@ absl::StatusOr<std::unique_ptr<Engine>> EngineImpl::Create(const EngineOptions& 
   EPIC_RETURN_IF_ERROR(options.Validate());
   auto engine = std::make_unique<EngineImpl>();
   EPIC_ASSIGN_OR_RETURN(engine->file_, OpenModelFile(options.model_path));
-  EPIC_RETURN_IF_ERROR(
-      CheckModelFits(options.model_path, CpuBackend::WeightBytesOf(engine->file_->config()), AvailableMemoryBytes()));
+  EPIC_ASSIGN_OR_RETURN(const uint64_t weight_bytes, CpuBackend::WeightBytesOf(*engine->file_));
+  EPIC_RETURN_IF_ERROR(CheckModelFits(options.model_path, weight_bytes, AvailableMemoryBytes()));
   EPIC_ASSIGN_OR_RETURN(engine->fingerprint_, engine->file_->Fingerprint(options.cache_dir));
   TokenizerSpec tokenizer = engine->file_->tokenizer();
   engine->template_ = ChatTemplate::Recognise(tokenizer);

@@ -84,16 +84,16 @@ ModelInspection InspectModel(const std::string& path) {
   if (file.ok()) inspection.config = (*file)->config();  // a part of a split file has not all of it
   if (inspection.config.has_value()) {
     const ModelConfig& config = *inspection.config;
-    inspection.weight_memory_bytes = CpuBackend::WeightBytesOf(config);
     inspection.kv_bytes_per_token = uint64_t{2} * config.layers * config.kv_heads * config.head_dim * sizeof(uint16_t);
   }
   inspection.runs = file.status();
   if (!file.ok()) return inspection;
   CountTensors(**file, inspection);
+  const absl::StatusOr<uint64_t> weight_bytes = CpuBackend::WeightBytesOf(**file);
+  if (weight_bytes.ok()) inspection.weight_memory_bytes = *weight_bytes;
   inspection.runs = InspectText((*file)->tokenizer(), inspection);
-  if (inspection.runs.ok()) {
-    inspection.runs = CheckModelFits(path, inspection.weight_memory_bytes, inspection.available_memory_bytes);
-  }
+  if (inspection.runs.ok()) inspection.runs = weight_bytes.status();
+  if (inspection.runs.ok()) inspection.runs = CheckModelFits(path, *weight_bytes, inspection.available_memory_bytes);
   return inspection;
 }
 

@@ -38,8 +38,10 @@ struct ModelInspection {
   std::string chat_template;
   bool has_chat_template = false;
 
+  // Where the tensors are known: as the CPU backend keeps them, both forms of a quantised matrix.
+  std::optional<uint64_t> weight_memory_bytes;
+
   // Where the configuration is known.
-  uint64_t weight_memory_bytes = 0;                // as the CPU backend keeps them
   std::optional<uint64_t> available_memory_bytes;  // of this machine, now
   uint64_t kv_bytes_per_token = 0;                 // bf16
 };

@@ -42,7 +42,7 @@ TEST_F(ModelInspectionTest, ASoundFileIsDescribed) {
   ASSERT_TRUE(inspection.config.has_value());
   const ModelConfig& config = *inspection.config;
   EXPECT_EQ(inspection.kv_bytes_per_token, uint64_t{4} * config.layers * config.kv_heads * config.head_dim);
-  EXPECT_GT(inspection.weight_memory_bytes, 0u);
+  EXPECT_GT(inspection.weight_memory_bytes.value_or(0), 0u);
   int64_t tensors = 0, bytes = 0, elements = 0;
   for (const StoredType& type : inspection.types) {
     tensors += type.tensors;

@@ -1,6 +1,7 @@
 #include "engine/cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <string>
 
@@ -15,7 +16,8 @@ namespace {
 // stream past. A multiple of every kernel's tile.
 constexpr int kProductRows = 96;
 constexpr int kTaskPanelsMax = 16;
-constexpr int kRowsPerTask = 8;  // of row-wise work
+constexpr int kBlockTaskRowsMin = 32;  // outputs: less is not worth a task
+constexpr int kRowsPerTask = 8;        // of row-wise work
 constexpr int32_t kRotationPositionsMin = 1024;
 
 constexpr int CeilDivide(int a, int b) { return (a + b - 1) / b; }
@@ -34,6 +36,39 @@ int32_t PositionsOf(const RowBatch& batch) {
   return 1 + first_position + *std::max_element(batch.positions.begin(), batch.positions.end());
 }
 
+// Outputs of a product by blocks that one thread computes.
+struct BlockTask {
+  const WeightMatrix::BlockPart* part = nullptr;
+  int row_begin = 0;
+  int row_count = 0;
+};
+
+// About `wanted` tasks for all outputs of a matrix.
+std::vector<BlockTask> CutBlocks(const WeightMatrix& matrix, int wanted) {
+  const int rows = std::max(kBlockTaskRowsMin, CeilDivide(matrix.outputs(), wanted));
+  std::vector<BlockTask> tasks;
+  for (const WeightMatrix::BlockPart& part : matrix.blocks()) {
+    for (int begin = 0; begin < part.outputs; begin += rows) {
+      tasks.push_back({&part, begin, std::min(rows, part.outputs - begin)});
+    }
+  }
+  return tasks;
+}
+
+// The tensors of a layer's matrices: qkv, output, gate_up, down.
+using LayerMatrices = std::array<std::vector<WeightSource>, 4>;
+LayerMatrices LayerSources(int layer) {
+  const std::string prefix = fmt::format("layers.{}.", layer);
+  return {{{{prefix + "q", true}, {prefix + "k", true}, {prefix + "v", false}},
+           {{prefix + "o", false}},
+           {{prefix + "gate", false}, {prefix + "up", false}},
+           {{prefix + "down", false}}}};
+}
+
+std::vector<WeightSource> OutputSource(const ModelConfig& config) {
+  return {{config.tied_embeddings ? "embedding" : "output", false}};
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(const ModelFile& file, int threads) {
@@ -48,20 +83,23 @@ absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(const ModelFile& 
   return backend;
 }
 
-uint64_t CpuBackend::WeightBytesOf(const ModelConfig& config) {
+absl::StatusOr<uint64_t> CpuBackend::WeightBytesOf(const ModelFile& file) {
+  const ModelConfig& config = file.config();
   const auto q = static_cast<uint64_t>(config.heads) * config.head_dim;
   const auto kv = static_cast<uint64_t>(config.kv_heads) * config.head_dim;
   const auto width = static_cast<uint64_t>(config.width);
-  const auto ffn = static_cast<uint64_t>(config.ffn_width);
-  const auto matrix = [](uint64_t outputs, uint64_t inner) {
-    return (outputs + kPanelColumns - 1) / kPanelColumns * kPanelColumns * inner * sizeof(uint16_t);
-  };
   uint64_t vectors = 2 * width;
   if (config.qkv_bias) vectors += q + 2 * kv;
   if (config.qk_norm) vectors += 2 * static_cast<uint64_t>(config.head_dim);
-  const uint64_t layer = matrix(q + 2 * kv, width) + matrix(width, q) + matrix(2 * ffn, width) + matrix(width, ffn) +
-                         vectors * sizeof(float);
-  return config.layers * layer + matrix(config.vocab_size, width) + width * sizeof(float);
+  uint64_t bytes = (config.layers * vectors + width) * sizeof(float);
+  for (int layer = 0; layer < config.layers; ++layer) {
+    for (const std::vector<WeightSource>& sources : LayerSources(layer)) {
+      EPIC_ASSIGN_OR_RETURN(const uint64_t matrix, WeightMatrix::BytesOf(file, sources, WeightUse::kAllRows));
+      bytes += matrix;
+    }
+  }
+  EPIC_ASSIGN_OR_RETURN(const uint64_t output, WeightMatrix::BytesOf(file, OutputSource(config), WeightUse::kFewRows));
+  return bytes + output;
 }
 
 CpuBackend::CpuBackend(const ModelFile& file, const CpuKernels* kernels, int threads)
@@ -76,28 +114,6 @@ CpuBackend::CpuBackend(const ModelFile& file, const CpuKernels* kernels, int thr
 
 KvShape CpuBackend::kv_shape() const {
   return KvShape{config_.layers, config_.kv_heads, config_.head_dim, KvDtype::kBf16};
-}
-
-absl::Status CpuBackend::LoadRows(const ModelFile& file, const std::string& name, bool is_rotated, PackedMatrix& matrix,
-                                  int first_output) {
-  EPIC_ASSIGN_OR_RETURN(const TensorView* tensor, file.Tensor(name));
-  const int rows = static_cast<int>(tensor->RowCount());
-  const int columns = static_cast<int>(tensor->RowLength());
-  const bool permute = is_rotated && file.RotationPairsAreAdjacent();
-  pool_.ParallelFor(CeilDivide(rows, 64), [&](int64_t task, int) {
-    std::vector<float> row(columns);
-    for (int r = static_cast<int>(task) * 64; r < std::min(rows, static_cast<int>(task + 1) * 64); ++r) {
-      DequantizeRows(*tensor, r, r + 1, row);
-      matrix.SetRow(first_output + (permute ? HalfSplitRow(r) : r), row.data());
-    }
-  });
-  return absl::OkStatus();
-}
-
-// Where row `row` of q or k belongs whose head is stored with adjacent rotation pairs.
-int CpuBackend::HalfSplitRow(int row) const {
-  const int inside = row % config_.head_dim;
-  return row - inside + inside / 2 + (inside % 2) * (config_.head_dim / 2);
 }
 
 absl::Status CpuBackend::LoadVector(const ModelFile& file, const std::string& name, std::vector<float>& out) {
@@ -116,47 +132,44 @@ absl::Status CpuBackend::LoadQkvBias(const ModelFile& file, const std::string& p
     layer.qkv_bias.resize(begin + part.size());
     const bool permute = name[0] != 'v' && file.RotationPairsAreAdjacent();
     for (size_t i = 0; i < part.size(); ++i) {
-      layer.qkv_bias[begin + (permute ? HalfSplitRow(static_cast<int>(i)) : i)] = part[i];
+      layer.qkv_bias[begin + (permute ? HalfSplitRow(static_cast<int>(i), config_.head_dim) : i)] = part[i];
     }
   }
   return absl::OkStatus();
 }
 
 absl::Status CpuBackend::LoadLayer(const ModelFile& file, int index) {
-  const int q = config_.heads * config_.head_dim;
-  const int kv = config_.kv_heads * config_.head_dim;
   const std::string prefix = fmt::format("layers.{}.", index);
   Layer& layer = layers_[index];
   EPIC_RETURN_IF_ERROR(LoadVector(file, prefix + "attention_norm", layer.attention_norm));
   EPIC_RETURN_IF_ERROR(LoadVector(file, prefix + "ffn_norm", layer.ffn_norm));
-  layer.qkv = PackedMatrix(q + 2 * kv, config_.width);
-  EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "q", true, layer.qkv, 0));
-  EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "k", true, layer.qkv, q));
-  EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "v", false, layer.qkv, q + kv));
   if (config_.qkv_bias) EPIC_RETURN_IF_ERROR(LoadQkvBias(file, prefix, layer));
   if (config_.qk_norm) {
     EPIC_RETURN_IF_ERROR(LoadVector(file, prefix + "q_norm", layer.q_norm));
     EPIC_RETURN_IF_ERROR(LoadVector(file, prefix + "k_norm", layer.k_norm));
   }
-  layer.output = PackedMatrix(config_.width, q);
-  EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "o", false, layer.output, 0));
-  layer.gate_up = PackedMatrix(2 * config_.ffn_width, config_.width);
-  EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "gate", false, layer.gate_up, 0));
-  EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "up", false, layer.gate_up, config_.ffn_width));
-  layer.down = PackedMatrix(config_.width, config_.ffn_width);
-  EPIC_RETURN_IF_ERROR(LoadRows(file, prefix + "down", false, layer.down, 0));
-  weight_bytes_ += layer.qkv.bytes() + layer.output.bytes() + layer.gate_up.bytes() + layer.down.bytes();
+  const LayerMatrices sources = LayerSources(index);
+  WeightMatrix* const matrices[] = {&layer.qkv, &layer.output, &layer.gate_up, &layer.down};
+  for (size_t m = 0; m < sources.size(); ++m) {
+    EPIC_RETURN_IF_ERROR(matrices[m]->Load(file, sources[m], WeightUse::kAllRows, pool_));
+    weight_bytes_ += matrices[m]->bytes();
+  }
   return absl::OkStatus();
 }
 
 absl::Status CpuBackend::LoadWeights(const ModelFile& file) {
   layers_.resize(config_.layers);
-  for (int i = 0; i < config_.layers; ++i) EPIC_RETURN_IF_ERROR(LoadLayer(file, i));
+  for (int i = 0; i < config_.layers; ++i) {
+    EPIC_RETURN_IF_ERROR(LoadLayer(file, i));
+    file.ReleasePages();  // layer by layer, so that file and copy are never both in memory
+  }
   EPIC_RETURN_IF_ERROR(LoadVector(file, "final_norm", final_norm_));
-  EPIC_ASSIGN_OR_RETURN(embedding_, file.Tensor("embedding"));
-  output_ = PackedMatrix(config_.vocab_size, config_.width);
-  EPIC_RETURN_IF_ERROR(LoadRows(file, config_.tied_embeddings ? "embedding" : "output", false, output_, 0));
+  EPIC_RETURN_IF_ERROR(output_.Load(file, OutputSource(config_), WeightUse::kFewRows, pool_));
   weight_bytes_ += output_.bytes();
+  EPIC_ASSIGN_OR_RETURN(const TensorView* embedding, file.Tensor("embedding"));
+  embedding_ = *embedding;
+  if (config_.tied_embeddings && output_.has_blocks()) embedding_.bytes = output_.blocks().front().bytes;
+  file.ReleasePages();
   return absl::OkStatus();
 }
 
@@ -194,7 +207,7 @@ void CpuBackend::ReserveRows(int rows) {
 
 void CpuBackend::Embed(std::span<const int32_t> token_ids, float* hidden) {
   for (size_t i = 0; i < token_ids.size(); ++i) {
-    DequantizeRows(*embedding_, token_ids[i], token_ids[i] + 1,
+    DequantizeRows(embedding_, token_ids[i], token_ids[i] + 1,
                    {hidden + i * config_.width, static_cast<size_t>(config_.width)});
   }
 }
@@ -209,19 +222,35 @@ void CpuBackend::Normalise(int rows, const float* hidden, const std::vector<floa
   });
 }
 
-void CpuBackend::Multiply(int rows, const float* input, size_t input_stride, const PackedMatrix& matrix, float* output,
+void CpuBackend::Multiply(Rows rows, const float* input, size_t input_stride, const WeightMatrix& matrix, float* output,
                           size_t output_stride, bool accumulate) {
-  const int row_tasks = CeilDivide(rows, kProductRows);
+  // A matrix without panels is multiplied by blocks whatever the rows.
+  const int by_blocks = !matrix.has_blocks() ? 0 : matrix.has_panels() ? rows.decode : rows.count;
+  const int by_panels = rows.count - by_blocks;
+  std::vector<BlockTask> block_tasks;
+  if (by_blocks > 0) block_tasks = CutBlocks(matrix, 4 * pool_.threads());
+  const auto block_count = static_cast<int64_t>(block_tasks.size());
+
+  const int row_tasks = CeilDivide(by_panels, kProductRows);
+  const int panel_count = matrix.panels().panels();
   // Enough tasks that no thread waits long for the last one, groups of four panels so that a single row keeps eight
   // sums.
-  const int wanted = CeilDivide(4 * pool_.threads(), row_tasks);
-  const int panels = std::clamp(CeilDivide(CeilDivide(matrix.panels(), wanted), 4) * 4, 4, kTaskPanelsMax);
-  const int panel_tasks = CeilDivide(matrix.panels(), panels);
-  pool_.ParallelFor(static_cast<int64_t>(row_tasks) * panel_tasks, [&](int64_t task, int) {
-    const int row = static_cast<int>(task / panel_tasks) * kProductRows;
+  const int wanted = CeilDivide(4 * pool_.threads(), std::max(1, row_tasks));
+  const int panels = std::clamp(CeilDivide(CeilDivide(panel_count, wanted), 4) * 4, 4, kTaskPanelsMax);
+  const int panel_tasks = CeilDivide(panel_count, panels);
+  pool_.ParallelFor(block_count + static_cast<int64_t>(row_tasks) * panel_tasks, [&](int64_t task, int) {
+    if (task < block_count) {
+      const BlockTask& cut = block_tasks[task];
+      kernels_->multiply_blocks(cut.part->format, input, input_stride, by_blocks,
+                                cut.part->Row(cut.row_begin, matrix.inner()), matrix.inner(), cut.row_count,
+                                output + cut.part->first_output + cut.row_begin, output_stride, accumulate);
+      return;
+    }
+    task -= block_count;
+    const int row = by_blocks + static_cast<int>(task / panel_tasks) * kProductRows;
     const int panel = static_cast<int>(task % panel_tasks) * panels;
-    kernels_->multiply(input + row * input_stride, input_stride, std::min(kProductRows, rows - row),
-                       matrix.Panel(panel), matrix.inner(), std::min(panels, matrix.panels() - panel),
+    kernels_->multiply(input + row * input_stride, input_stride, std::min(kProductRows, rows.count - row),
+                       matrix.panels().Panel(panel), matrix.inner(), std::min(panels, panel_count - panel),
                        output + row * output_stride + static_cast<size_t>(panel) * kPanelColumns, output_stride,
                        accumulate);
   });
@@ -270,14 +299,14 @@ void CpuBackend::WriteKv(const RowBatch& batch, int32_t layer) {
 }
 
 // qkv_ = the rows' queries, keys and values, before the rotation.
-void CpuBackend::ProjectQkv(int rows, const Layer& layer, const float* hidden) {
-  Normalise(rows, hidden, layer.attention_norm, normed_.data());
+void CpuBackend::ProjectQkv(Rows rows, const Layer& layer, const float* hidden) {
+  Normalise(rows.count, hidden, layer.attention_norm, normed_.data());
   const size_t stride = layer.qkv.padded_outputs();
   Multiply(rows, normed_.data(), config_.width, layer.qkv, qkv_.data(), stride, false);
   if (layer.qkv_bias.empty() && layer.q_norm.empty()) return;
-  pool_.ParallelFor(CeilDivide(rows, kRowsPerTask), [&](int64_t task, int) {
-    for (int r = static_cast<int>(task) * kRowsPerTask; r < std::min(rows, static_cast<int>(task + 1) * kRowsPerTask);
-         ++r) {
+  pool_.ParallelFor(CeilDivide(rows.count, kRowsPerTask), [&](int64_t task, int) {
+    for (int r = static_cast<int>(task) * kRowsPerTask;
+         r < std::min(rows.count, static_cast<int>(task + 1) * kRowsPerTask); ++r) {
       float* row = qkv_.data() + r * stride;
       for (size_t i = 0; i < layer.qkv_bias.size(); ++i) row[i] += layer.qkv_bias[i];
       if (layer.q_norm.empty()) continue;
@@ -292,8 +321,8 @@ void CpuBackend::ProjectQkv(int rows, const Layer& layer, const float* hidden) {
 
 void CpuBackend::RunLayers(const RowBatch& batch, int32_t layer_begin, int32_t layer_end, bool first_layer_kv_written,
                            float* hidden) {
-  const int rows = batch.rows();
-  ReserveRows(rows);
+  const Rows rows{batch.rows(), batch.decode_rows};
+  ReserveRows(rows.count);
   ExtendRotationTable(PositionsOf(batch));
   for (int32_t l = layer_begin; l < layer_end; ++l) {
     const Layer& layer = layers_[l];
@@ -306,13 +335,13 @@ void CpuBackend::RunLayers(const RowBatch& batch, int32_t layer_begin, int32_t l
   }
 }
 
-void CpuBackend::FeedForward(int rows, const Layer& layer, float* hidden) {
-  Normalise(rows, hidden, layer.ffn_norm, normed_.data());
+void CpuBackend::FeedForward(Rows rows, const Layer& layer, float* hidden) {
+  Normalise(rows.count, hidden, layer.ffn_norm, normed_.data());
   const size_t stride = layer.gate_up.padded_outputs();
   Multiply(rows, normed_.data(), config_.width, layer.gate_up, gate_up_.data(), stride, false);
-  pool_.ParallelFor(CeilDivide(rows, kRowsPerTask), [&](int64_t task, int) {
-    for (int r = static_cast<int>(task) * kRowsPerTask; r < std::min(rows, static_cast<int>(task + 1) * kRowsPerTask);
-         ++r) {
+  pool_.ParallelFor(CeilDivide(rows.count, kRowsPerTask), [&](int64_t task, int) {
+    for (int r = static_cast<int>(task) * kRowsPerTask;
+         r < std::min(rows.count, static_cast<int>(task + 1) * kRowsPerTask); ++r) {
       const float* row = gate_up_.data() + r * stride;
       kernels_->silu_multiply(row, row + config_.ffn_width, config_.ffn_width,
                               activated_.data() + static_cast<size_t>(r) * config_.ffn_width);
@@ -322,8 +351,8 @@ void CpuBackend::FeedForward(int rows, const Layer& layer, float* hidden) {
 }
 
 void CpuBackend::ProjectKv(const RowBatch& batch, int32_t layer, const float* hidden) {
-  const int rows = batch.rows();
-  ReserveRows(rows);
+  const Rows rows{batch.rows(), 0};
+  ReserveRows(rows.count);
   ExtendRotationTable(PositionsOf(batch));
   ProjectQkv(rows, layers_[layer], hidden);
   WriteKv(batch, layer);
@@ -332,14 +361,14 @@ void CpuBackend::ProjectKv(const RowBatch& batch, int32_t layer, const float* hi
 void CpuBackend::Logits(int32_t rows, const float* hidden, float* logits) {
   ReserveRows(rows);
   Normalise(rows, hidden, final_norm_, normed_.data());
-  if (output_.padded_outputs() == config_.vocab_size) {
-    Multiply(rows, normed_.data(), config_.width, output_, logits, config_.vocab_size, false);
+  if (output_.has_blocks() || output_.padded_outputs() == config_.vocab_size) {
+    Multiply({rows, rows}, normed_.data(), config_.width, output_, logits, config_.vocab_size, false);
     return;
   }
   // A vocabulary that does not fill its last panel: one row at a time through a padded buffer.
   std::vector<float> padded(output_.padded_outputs());
   for (int32_t r = 0; r < rows; ++r) {
-    Multiply(1, normed_.data() + static_cast<size_t>(r) * config_.width, config_.width, output_, padded.data(),
+    Multiply({1, 1}, normed_.data() + static_cast<size_t>(r) * config_.width, config_.width, output_, padded.data(),
              padded.size(), false);
     std::copy_n(padded.data(), config_.vocab_size, logits + static_cast<size_t>(r) * config_.vocab_size);
   }

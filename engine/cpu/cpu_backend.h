@@ -1,4 +1,4 @@
-// The CPU backend: bf16 weights packed at load, float32 arithmetic, one pool of threads.
+// The CPU backend: weights packed at load (weight_matrix.h says in which forms), float32 sums, one pool of threads.
 #ifndef EPIC_ENGINE_CPU_CPU_BACKEND_H_
 #define EPIC_ENGINE_CPU_CPU_BACKEND_H_
 
@@ -9,8 +9,8 @@
 #include "absl/status/statusor.h"
 #include "engine/backend.h"
 #include "engine/cpu/kernels.h"
-#include "engine/cpu/packed_matrix.h"
 #include "engine/cpu/thread_pool.h"
+#include "engine/cpu/weight_matrix.h"
 #include "engine/files/model_file.h"
 
 namespace epic {
@@ -21,9 +21,9 @@ class CpuBackend : public Backend {
   // UNIMPLEMENTED where the processor lacks AVX2; the file's own errors otherwise.
   static absl::StatusOr<std::unique_ptr<CpuBackend>> Create(const ModelFile& file, int threads);
 
-  // What weight_bytes() of a model of these sizes will be. The embedding is not in it: its rows are read from the
-  // mapped file, whose pages the kernel may drop.
-  static uint64_t WeightBytesOf(const ModelConfig& config);
+  // What weight_bytes() of this model will be: every matrix in the forms that it is kept in. Of the mapped file only
+  // the embedding's rows that prompts name are read again after loading, and only where no copy of the matrix has them.
+  static absl::StatusOr<uint64_t> WeightBytesOf(const ModelFile& file);
 
   const ModelConfig& config() const override { return config_; }
   KvShape kv_shape() const override;
@@ -40,44 +40,46 @@ class CpuBackend : public Backend {
   struct Layer {
     std::vector<float> attention_norm;
     std::vector<float> ffn_norm;
-    PackedMatrix qkv;             // [q | k | v] outputs
+    WeightMatrix qkv;             // [q | k | v] outputs
     std::vector<float> qkv_bias;  // one an output of qkv, or empty
     std::vector<float> q_norm;    // one a dimension of a head, or empty
     std::vector<float> k_norm;
-    PackedMatrix output;   // attention output
-    PackedMatrix gate_up;  // [gate | up] outputs
-    PackedMatrix down;
+    WeightMatrix output;   // attention output
+    WeightMatrix gate_up;  // [gate | up] outputs
+    WeightMatrix down;
   };
   struct AttentionTask;
+  // Rows of a pass: the first `decode` of them are multiplied with a matrix's blocks where it has them.
+  struct Rows {
+    int count = 0;
+    int decode = 0;
+  };
 
   CpuBackend(const ModelFile& file, const CpuKernels* kernels, int threads);
   absl::Status LoadWeights(const ModelFile& file);
   absl::Status LoadLayer(const ModelFile& file, int index);
-  absl::Status LoadRows(const ModelFile& file, const std::string& name, bool is_rotated, PackedMatrix& matrix,
-                        int first_output);
   absl::Status LoadVector(const ModelFile& file, const std::string& name, std::vector<float>& out);
   absl::Status LoadQkvBias(const ModelFile& file, const std::string& prefix, Layer& layer);
-  int HalfSplitRow(int row) const;
   void ExtendRotationTable(int32_t positions);
 
   void Normalise(int rows, const float* hidden, const std::vector<float>& weight, float* out);
-  void Multiply(int rows, const float* input, size_t input_stride, const PackedMatrix& matrix, float* output,
+  void Multiply(Rows rows, const float* input, size_t input_stride, const WeightMatrix& matrix, float* output,
                 size_t output_stride, bool accumulate);
-  void ProjectQkv(int rows, const Layer& layer, const float* hidden);
+  void ProjectQkv(Rows rows, const Layer& layer, const float* hidden);
   void WriteKv(const RowBatch& batch, int32_t layer);
   void WriteRow(KvPlan& plan, int32_t layer, int32_t position, const float* keys, const float* values);
   void Attend(const RowBatch& batch, int32_t layer);
-  void FeedForward(int rows, const Layer& layer, float* hidden);
+  void FeedForward(Rows rows, const Layer& layer, float* hidden);
   void ReserveRows(int rows);
 
   const ModelFile& file_;
   ModelConfig config_;
   const CpuKernels* kernels_;
   ThreadPool pool_;
-  const TensorView* embedding_ = nullptr;
+  TensorView embedding_;  // of the mapped file, or of the copy of a matrix that is tied to it
   std::vector<Layer> layers_;
   std::vector<float> final_norm_;
-  PackedMatrix output_;
+  WeightMatrix output_;
   std::vector<double> frequencies_;  // [head_dim / 2]
   std::vector<float> rope_cos_;      // [position][head_dim / 2], as far as any batch has reached
   std::vector<float> rope_sin_;

@@ -38,11 +38,13 @@ void ThreadPool::ParallelFor(int64_t count, const std::function<void(int64_t, in
   task_ = &task;
   next_.store(0);
   busy_.store(static_cast<int>(workers_.size()));
-  {
+  // Either this sees the worker that is about to sleep, or that worker sees the new generation: both the counter and
+  // the generation are written before the other is read, in one order for all threads.
+  generation_.fetch_add(1);
+  if (sleepers_.load() > 0) {
     MutexLock lock(mutex_);
-    generation_.fetch_add(1);
+    wake_.NotifyAll();
   }
-  wake_.NotifyAll();
   RunTasks(0);
   // The others end within microseconds, unless the system has given their processor to somebody else: then give way
   // too.
@@ -59,9 +61,11 @@ void ThreadPool::Work(int thread) {
   uint64_t seen = 0;
   for (;;) {
     for (int spin = 0; spin < kSpinsBeforeSleep && generation_.load() == seen && !stopping_.load(); ++spin) _mm_pause();
-    {
+    if (generation_.load() == seen) {
       MutexLock lock(mutex_);
+      sleepers_.fetch_add(1);
       while (generation_.load() == seen && !stopping_.load()) wake_.Wait(mutex_);
+      sleepers_.fetch_sub(1);
     }
     if (stopping_.load()) return;
     seen = generation_.load();

@@ -34,8 +34,9 @@ class ThreadPool {
   std::vector<std::thread> workers_;
   std::atomic<uint64_t> generation_{0};  // goes up with every loop; workers wait for it to change
   std::atomic<int64_t> next_{0};
-  std::atomic<int> busy_{0};  // workers that have not finished the present loop
-  int64_t count_ = 0;         // written before generation_ goes up, read after
+  std::atomic<int> sleepers_{0};  // workers that wait for wake_, or are about to
+  std::atomic<int> busy_{0};      // workers that have not finished the present loop
+  int64_t count_ = 0;             // written before generation_ goes up, read after
   const std::function<void(int64_t, int)>* task_ = nullptr;
   std::atomic<bool> stopping_{false};
   Mutex mutex_;

@@ -42,6 +42,8 @@ class MappedFile {
   ~MappedFile();
 
   std::span<const std::byte> bytes() const { return bytes_; }
+  // Takes the pages that were read out of this process's memory; they are read again when they are touched.
+  void ReleasePages() const;
   // The file as it was when it was mapped.
   const FileIdentity& identity() const { return identity_; }
 

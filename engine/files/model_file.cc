@@ -36,6 +36,10 @@ class OpenedModelFile final : public ModelFile {
     return &found->second;
   }
 
+  void ReleasePages() const override {
+    for (const MappedFile& weights : model_.weights) weights.ReleasePages();
+  }
+
   absl::StatusOr<std::string> Fingerprint(const std::string& cache_dir) const override {
     return FingerprintWithCache(model_, cache_dir);
   }

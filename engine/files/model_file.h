@@ -62,6 +62,10 @@ class ModelFile {
   // bring the rows of each head to half-split order (row 2i of a head -> row i, row 2i+1 -> row i + head_dim/2).
   virtual bool RotationPairsAreAdjacent() const = 0;
 
+  // Takes the file's pages that were read so far out of this process's memory. Views stay valid: what is touched again
+  // is read again. Call it once the weights have been copied, or the file stays resident beside the copy.
+  virtual void ReleasePages() const = 0;
+
   // SHA-256 over architecture, rotation, sizes and every tensor's digest, as 64 hexadecimal digits. Takes one pass over
   // the file the first time; remembered in `<cache_dir>/fingerprints.json` by file identity (path, size, modification
   // time) so that a restart does not read it again. An empty cache_dir remembers nothing. The fingerprint depends
