@@ -20,10 +20,13 @@ namespace epic {
 
 inline constexpr int kPanelColumns = 16;  // output columns that lie side by side in a packed matrix
 
+// Elements of a panel: [pairs of inner elements][kPanelColumns][2], a zero element at the end of an odd `inner`.
+constexpr size_t PanelElements(int inner) { return static_cast<size_t>((inner + 1) / 2) * 2 * kPanelColumns; }
+
 struct CpuKernels {
   const char* name;
   // c[rows, columns] (+)= a[rows, inner] * w^T for `panel_count` panels of kPanelColumns output columns each, packed as
-  // [panel][inner][kPanelColumns] bf16. c has panel_count * kPanelColumns columns from `c` on.
+  // [panel][inner / 2][kPanelColumns][2] bf16 (packed_matrix.h). c has panel_count * kPanelColumns columns from `c` on.
   void (*multiply)(const float* a, size_t a_stride, int rows, const uint16_t* panels, int inner, int panel_count,
                    float* c, size_t c_stride, bool accumulate);
   // The same with weights in a file's own blocks: c[r * c_stride + o] (+)= the sum over k of a[r * a_stride + k] times

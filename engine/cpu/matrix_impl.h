@@ -5,45 +5,73 @@
 #define EPIC_ENGINE_CPU_MATRIX_IMPL_H_
 
 #include "engine/cpu/kernels.h"
-#include "engine/cpu/multiply_tile_impl.h"
+#include "engine/cpu/pair_tile_impl.h"
 
 namespace epic {
 namespace {
 
+// Inner elements that are multiplied before the next rows' turn: so much of a panel stays in the first-level cache
+// beside the rows of a tile.
+inline constexpr int kInnerBlock = 512;
+
+// A product with packed weights in tiles of at most S::kTileRows rows.
+template <typename S, typename Activations>
+struct PanelProduct {
+  static constexpr int kPerPanel = kPanelColumns / S::kWidth;
+
+  const typename Activations::A* a;
+  size_t a_stride;
+  const uint16_t* panels;
+  int inner;
+  float* c;
+  size_t c_stride;
+  bool accumulate;
+
+  // Rows [row, row + rows), kVectors vectors of outputs from `panel` on, inner elements [begin, begin + depth).
+  template <int kRows, int kVectors>
+  void Tile(int rows, int row, int panel, int begin, int depth) const {
+    if constexpr (kRows > 1) {
+      if (rows < kRows) return Tile<kRows - 1, kVectors>(rows, row, panel, begin, depth);
+    }
+    const size_t panel_stride = PanelElements(inner);
+    MultiplyPairTile<S, Activations, kRows, kVectors>(
+        a + row * a_stride + begin, a_stride,
+        panels + panel * panel_stride + static_cast<size_t>(begin) * kPanelColumns, panel_stride, depth,
+        c + row * c_stride + static_cast<size_t>(panel) * kPanelColumns, c_stride, accumulate || begin > 0);
+  }
+
+  // As many panels as make up kVectors vectors at a time; the first panel left over.
+  template <int kRows, int kVectors>
+  int Panels(int rows, int panel, int panel_count) const {
+    constexpr int kPanels = kVectors / kPerPanel;
+    const int end = panel + (panel_count - panel) / kPanels * kPanels;
+    const int blocks = rows <= kRows ? 1 : (inner + kInnerBlock - 1) / kInnerBlock;
+    const int block = (inner + 2 * blocks - 1) / (2 * blocks) * 2;  // of equal size, and even
+    for (int begin = 0; begin < inner; begin += block) {
+      const int depth = inner - begin < block ? inner - begin : block;
+      for (int p = panel; p < end; p += kPanels) {
+        for (int r = 0; r < rows; r += kRows) {
+          Tile<kRows, kVectors>(rows - r < kRows ? rows - r : kRows, r, p, begin, depth);
+        }
+      }
+    }
+    return end;
+  }
+
+  void Run(int rows, int panel_count) const {
+    // Few rows: many outputs at once, so that enough independent chains hide the latency of the additions.
+    int panel = 0;
+    if (rows == 1) panel = Panels<1, 8>(rows, panel, panel_count);
+    if (rows <= 2) panel = Panels<2, 4>(rows, panel, panel_count);
+    panel = Panels<S::kTileRows, 2>(rows, panel, panel_count);
+    if constexpr (kPerPanel == 1) Panels<S::kTileRows, 1>(rows, panel, panel_count);
+  }
+};
+
 template <typename S>
 void Multiply(const float* a, size_t a_stride, int rows, const uint16_t* panels, int inner, int panel_count, float* c,
               size_t c_stride, bool accumulate) {
-  constexpr int kPerPanel = kPanelColumns / S::kWidth;
-  const size_t panel_stride = static_cast<size_t>(inner) * kPanelColumns;
-  // Few rows: many panels at once, so that enough independent chains hide the latency of the additions.
-  constexpr int kWidePanels = 8 / kPerPanel;
-  constexpr int kTilePanels = 2 / kPerPanel;
-  int panel = 0;
-  if (rows <= 2) {
-    for (; panel + kWidePanels <= panel_count; panel += kWidePanels) {
-      for (int r = 0; r < rows; ++r) {
-        MultiplyTile<S, 1, 8, kPerPanel>(a + r * a_stride, a_stride, panels + panel * panel_stride, kPanelColumns,
-                                         panel_stride, inner, c + r * c_stride + panel * kPanelColumns, c_stride,
-                                         accumulate);
-      }
-    }
-  }
-  for (; panel + kTilePanels <= panel_count; panel += kTilePanels) {
-    for (int r = 0; r < rows; r += S::kTileRows) {
-      const int count = rows - r < S::kTileRows ? rows - r : S::kTileRows;
-      MultiplyRows<S, S::kTileRows, 2, kPerPanel>(count, a + r * a_stride, a_stride, panels + panel * panel_stride,
-                                                  kPanelColumns, panel_stride, inner,
-                                                  c + r * c_stride + panel * kPanelColumns, c_stride, accumulate);
-    }
-  }
-  for (; panel < panel_count; ++panel) {
-    for (int r = 0; r < rows; r += S::kTileRows) {
-      const int count = rows - r < S::kTileRows ? rows - r : S::kTileRows;
-      MultiplyRows<S, S::kTileRows, kPerPanel, kPerPanel>(
-          count, a + r * a_stride, a_stride, panels + panel * panel_stride, kPanelColumns, panel_stride, inner,
-          c + r * c_stride + panel * kPanelColumns, c_stride, accumulate);
-    }
-  }
+  PanelProduct<S, FloatActivations<S>>{a, a_stride, panels, inner, c, c_stride, accumulate}.Run(rows, panel_count);
 }
 
 template <typename S>

@@ -1,5 +1,6 @@
-// A weight matrix as the kernels read it: panels of 16 output columns, [panel][inner][16] bf16, zero columns at the
-// end.
+// A weight matrix as the kernels read it: panels of 16 output columns, [panel][inner / 2][16][2] bf16. Two neighbouring
+// inner elements of an output stand side by side: what the processor's dot products of bf16 pairs and matrix tiles
+// take, and cheap to widen without them. Zero columns at the end, and a zero element at the end of an odd `inner`.
 #ifndef EPIC_ENGINE_CPU_PACKED_MATRIX_H_
 #define EPIC_ENGINE_CPU_PACKED_MATRIX_H_
 
@@ -27,20 +28,19 @@ class PackedMatrix {
       : outputs_(outputs),
         inner_(inner),
         panels_((outputs + kPanelColumns - 1) / kPanelColumns),
-        data_(static_cast<size_t>(panels_) * inner * kPanelColumns) {}
+        data_(static_cast<size_t>(panels_) * PanelElements(inner)) {}
 
   // Stores row `output` of the [outputs, inner] matrix. Different rows may be set by different threads.
   void SetRow(int output, const float* row) {
-    uint16_t* to =
-        data_.data() + static_cast<size_t>(output / kPanelColumns) * inner_ * kPanelColumns + output % kPanelColumns;
-    for (int k = 0; k < inner_; ++k) to[static_cast<size_t>(k) * kPanelColumns] = ToBf16(row[k]);
+    uint16_t* to = data_.data() + output / kPanelColumns * PanelElements(inner_) + output % kPanelColumns * 2;
+    for (int k = 0; k < inner_; ++k) to[static_cast<size_t>(k / 2) * 2 * kPanelColumns + k % 2] = ToBf16(row[k]);
   }
 
   int outputs() const { return outputs_; }
   int inner() const { return inner_; }
   int panels() const { return panels_; }
   int padded_outputs() const { return panels_ * kPanelColumns; }
-  const uint16_t* Panel(int panel) const { return data_.data() + static_cast<size_t>(panel) * inner_ * kPanelColumns; }
+  const uint16_t* Panel(int panel) const { return data_.data() + panel * PanelElements(inner_); }
   size_t bytes() const { return data_.size() * sizeof(uint16_t); }
 
  private:

@@ -31,9 +31,21 @@ struct Avx2 {
   static V Div(V a, V b) { return _mm256_div_ps(a, b); }
   static V Max(V a, V b) { return _mm256_max_ps(a, b); }
   static V Fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
+  // The same. Where sums fill the registers GCC 12 at times puts the result of a fused multiply-add in another register
+  // than the sum's and then lacks one: this form leaves it no choice.
+  static V FmaInPlace(V a, V b, V c) {
+    __asm__("vfmadd231ps %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
+    return c;
+  }
   static float First(V v) { return _mm256_cvtss_f32(v); }
 
   using I = __m256i;  // kWidth 32-bit integers
+  static I LoadInts(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  // Pairs of bf16, one a lane, the first in the low half.
+  static V FirstOfPairs(I pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
+  static V SecondOfPairs(I pairs) {
+    return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
   static I SetInt(int x) { return _mm256_set1_epi32(x); }
   static I And(I a, I b) { return _mm256_and_si256(a, b); }
   static I Or(I a, I b) { return _mm256_or_si256(a, b); }

@@ -31,9 +31,16 @@ struct Avx512 {
   static V Div(V a, V b) { return _mm512_div_ps(a, b); }
   static V Max(V a, V b) { return _mm512_max_ps(a, b); }
   static V Fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+  static V FmaInPlace(V a, V b, V c) { return Fma(a, b, c); }  // there are registers enough, see simd_avx2.h
   static float First(V v) { return _mm512_cvtss_f32(v); }
 
   using I = __m512i;  // kWidth 32-bit integers
+  static I LoadInts(const void* p) { return _mm512_loadu_si512(p); }
+  // Pairs of bf16, one a lane, the first in the low half.
+  static V FirstOfPairs(I pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+  static V SecondOfPairs(I pairs) {
+    return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
   static I SetInt(int x) { return _mm512_set1_epi32(x); }
   static I And(I a, I b) { return _mm512_and_si512(a, b); }
   static I Or(I a, I b) { return _mm512_or_si512(a, b); }
