@@ -151,24 +151,29 @@ absl::Status CpuBackend::LoadLayer(const ModelFile& file, int index) {
   const LayerMatrices sources = LayerSources(index);
   WeightMatrix* const matrices[] = {&layer.qkv, &layer.output, &layer.gate_up, &layer.down};
   for (size_t m = 0; m < sources.size(); ++m) {
-    EPIC_RETURN_IF_ERROR(matrices[m]->Load(file, sources[m], WeightUse::kAllRows, pool_));
+    EPIC_RETURN_IF_ERROR(matrices[m]->Load(file, sources[m], WeightUse::kAllRows, *weight_memory_, pool_));
     weight_bytes_ += matrices[m]->bytes();
   }
   return absl::OkStatus();
 }
 
 absl::Status CpuBackend::LoadWeights(const ModelFile& file) {
+  EPIC_ASSIGN_OR_RETURN(const uint64_t bytes, WeightBytesOf(file));
+  EPIC_ASSIGN_OR_RETURN(weight_memory_, WeightMemory::Create(bytes));
   layers_.resize(config_.layers);
   for (int i = 0; i < config_.layers; ++i) {
     EPIC_RETURN_IF_ERROR(LoadLayer(file, i));
     file.ReleasePages();  // layer by layer, so that file and copy are never both in memory
   }
   EPIC_RETURN_IF_ERROR(LoadVector(file, "final_norm", final_norm_));
-  EPIC_RETURN_IF_ERROR(output_.Load(file, OutputSource(config_), WeightUse::kFewRows, pool_));
+  EPIC_RETURN_IF_ERROR(output_.Load(file, OutputSource(config_), WeightUse::kFewRows, *weight_memory_, pool_));
   weight_bytes_ += output_.bytes();
   EPIC_ASSIGN_OR_RETURN(const TensorView* embedding, file.Tensor("embedding"));
   embedding_ = *embedding;
-  if (config_.tied_embeddings && output_.has_blocks()) embedding_.bytes = output_.blocks().front().bytes;
+  if (config_.tied_embeddings && output_.has_blocks()) {
+    const WeightArray<std::byte>& copy = output_.blocks().front().bytes;
+    embedding_.bytes = {copy.data(), copy.size()};
+  }
   file.ReleasePages();
   return absl::OkStatus();
 }

@@ -77,6 +77,7 @@ class CpuBackend : public Backend {
   const CpuKernels* kernels_;
   ThreadPool pool_;
   TensorView embedding_;  // of the mapped file, or of the copy of a matrix that is tied to it
+  std::unique_ptr<WeightMemory> weight_memory_;  // of all matrices
   std::vector<Layer> layers_;
   std::vector<float> final_norm_;
   WeightMatrix output_;

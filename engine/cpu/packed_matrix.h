@@ -7,9 +7,9 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "engine/cpu/kernels.h"
+#include "engine/cpu/weight_memory.h"
 
 namespace epic {
 
@@ -24,11 +24,12 @@ inline float FromBf16(uint16_t value) { return std::bit_cast<float>(static_cast<
 class PackedMatrix {
  public:
   PackedMatrix() = default;
-  PackedMatrix(int outputs, int inner)
+  // In `memory`, which must outlive it; on the heap where there is none.
+  PackedMatrix(int outputs, int inner, WeightMemory* memory = nullptr)
       : outputs_(outputs),
         inner_(inner),
         panels_((outputs + kPanelColumns - 1) / kPanelColumns),
-        data_(static_cast<size_t>(panels_) * PanelElements(inner)) {}
+        data_(static_cast<size_t>(panels_) * PanelElements(inner), memory) {}
 
   // Stores row `output` of the [outputs, inner] matrix. Different rows may be set by different threads.
   void SetRow(int output, const float* row) {
@@ -41,13 +42,13 @@ class PackedMatrix {
   int panels() const { return panels_; }
   int padded_outputs() const { return panels_ * kPanelColumns; }
   const uint16_t* Panel(int panel) const { return data_.data() + panel * PanelElements(inner_); }
-  size_t bytes() const { return data_.size() * sizeof(uint16_t); }
+  size_t bytes() const { return data_.bytes(); }
 
  private:
   int outputs_ = 0;
   int inner_ = 0;
   int panels_ = 0;
-  std::vector<uint16_t> data_;
+  WeightArray<uint16_t> data_;
 };
 
 }  // namespace epic

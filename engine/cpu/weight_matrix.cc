@@ -11,9 +11,13 @@ namespace {
 
 constexpr int kRowsPerTask = 64;
 
+uint64_t Aligned(uint64_t bytes) {
+  return (bytes + kWeightAlignmentBytes - 1) / kWeightAlignmentBytes * kWeightAlignmentBytes;
+}
+
 uint64_t PanelBytes(int outputs, int inner) {
   const auto panels = static_cast<uint64_t>((outputs + kPanelColumns - 1) / kPanelColumns);
-  return panels * kPanelColumns * static_cast<uint64_t>(inner + inner % 2) * sizeof(uint16_t);
+  return Aligned(panels * kPanelColumns * static_cast<uint64_t>(inner + inner % 2) * sizeof(uint16_t));
 }
 
 struct Shape {
@@ -68,56 +72,56 @@ absl::StatusOr<uint64_t> WeightMatrix::BytesOf(const ModelFile& file, std::span<
   uint64_t bytes = 0;
   if (shape.with_panels) bytes += PanelBytes(shape.outputs, shape.inner);
   if (shape.with_blocks) {
-    for (const TensorView* tensor : shape.tensors) bytes += tensor->bytes.size();
+    for (const TensorView* tensor : shape.tensors) bytes += Aligned(tensor->bytes.size());
   }
   return bytes;
 }
 
 uint64_t WeightMatrix::bytes() const {
-  uint64_t bytes = panels_.bytes();
-  for (const BlockPart& part : blocks_) bytes += part.bytes.size();
+  uint64_t bytes = Aligned(panels_.bytes());
+  for (const BlockPart& part : blocks_) bytes += Aligned(part.bytes.size());
   return bytes;
 }
 
 absl::Status WeightMatrix::Load(const ModelFile& file, std::span<const WeightSource> sources, WeightUse use,
-                                ThreadPool& pool) {
+                                WeightMemory& memory, ThreadPool& pool) {
   EPIC_ASSIGN_OR_RETURN(const Shape shape, ShapeOf(file, sources, use));
   outputs_ = shape.outputs;
   inner_ = shape.inner;
-  if (shape.with_panels) panels_ = PackedMatrix(outputs_, inner_);
+  if (shape.with_panels) panels_ = PackedMatrix(outputs_, inner_, &memory);
   int first_output = 0;
   for (size_t s = 0; s < sources.size(); ++s) {
+    const TensorView& tensor = *shape.tensors[s];
+    const int rows = static_cast<int>(tensor.RowCount());
     const bool permute = sources[s].is_rotated && file.RotationPairsAreAdjacent();
-    LoadPart(*shape.tensors[s], first_output, permute ? file.config().head_dim : 0, shape.with_blocks, pool);
-    first_output += static_cast<int>(shape.tensors[s]->RowCount());
+    if (shape.with_blocks) {
+      blocks_.push_back({*BlockFormatOf(tensor.type), first_output, rows, {tensor.bytes.size(), &memory}});
+    }
+    LoadPart(tensor, first_output, permute ? file.config().head_dim : 0, shape.with_blocks ? &blocks_.back() : nullptr,
+             pool);
+    first_output += rows;
   }
   return absl::OkStatus();
 }
 
-// `permuted_head_dim`: 0 where the rows are in the right order.
-void WeightMatrix::LoadPart(const TensorView& tensor, int first_output, int permuted_head_dim, bool with_blocks,
+// `permuted_head_dim`: 0 where the rows are in the right order. `part`: null where the blocks are not kept.
+void WeightMatrix::LoadPart(const TensorView& tensor, int first_output, int permuted_head_dim, BlockPart* part,
                             ThreadPool& pool) {
   const int rows = static_cast<int>(tensor.RowCount());
-  const size_t row_bytes = with_blocks ? tensor.bytes.size() / rows : 0;
-  BlockPart part;
-  if (with_blocks) {
-    part.format = *BlockFormatOf(tensor.type);
-    part.first_output = first_output;
-    part.outputs = rows;
-    part.bytes.resize(tensor.bytes.size());
-  }
+  const size_t row_bytes = tensor.bytes.size() / rows;
   pool.ParallelFor(CeilDivide(rows, kRowsPerTask), [&](int64_t task, int) {
     std::vector<float> row(inner_);
     const int begin = static_cast<int>(task) * kRowsPerTask;
     for (int r = begin; r < std::min(rows, begin + kRowsPerTask); ++r) {
       const int to = permuted_head_dim > 0 ? HalfSplitRow(r, permuted_head_dim) : r;
-      if (with_blocks) std::memcpy(part.bytes.data() + to * row_bytes, tensor.bytes.data() + r * row_bytes, row_bytes);
+      if (part != nullptr) {
+        std::memcpy(part->bytes.data() + to * row_bytes, tensor.bytes.data() + r * row_bytes, row_bytes);
+      }
       if (!has_panels()) continue;
       DequantizeRows(tensor, r, r + 1, row);
       panels_.SetRow(first_output + to, row.data());
     }
   });
-  if (with_blocks) blocks_.push_back(std::move(part));
 }
 
 }  // namespace epic

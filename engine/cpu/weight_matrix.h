@@ -21,6 +21,7 @@
 #include "engine/cpu/block_matrix.h"
 #include "engine/cpu/packed_matrix.h"
 #include "engine/cpu/thread_pool.h"
+#include "engine/cpu/weight_memory.h"
 #include "engine/files/model_file.h"
 
 namespace epic {
@@ -45,15 +46,16 @@ class WeightMatrix {
     BlockFormat format = BlockFormat::kQ4_0;
     int first_output = 0;
     int outputs = 0;
-    std::vector<std::byte> bytes;
+    WeightArray<std::byte> bytes;
     const std::byte* Row(int row, int inner) const {
       return bytes.data() + static_cast<size_t>(row) * BlockRowBytes(format, inner);
     }
   };
 
-  // Reads the tensors of `sources` from the file. The file's errors.
-  absl::Status Load(const ModelFile& file, std::span<const WeightSource> sources, WeightUse use, ThreadPool& pool);
-  // What bytes() of a matrix of these sources will be.
+  // Reads the tensors of `sources` from the file into `memory`, which must outlive the matrix. The file's errors.
+  absl::Status Load(const ModelFile& file, std::span<const WeightSource> sources, WeightUse use, WeightMemory& memory,
+                    ThreadPool& pool);
+  // What bytes() of a matrix of these sources will be, each array rounded up to kWeightAlignmentBytes.
   static absl::StatusOr<uint64_t> BytesOf(const ModelFile& file, std::span<const WeightSource> sources, WeightUse use);
 
   int outputs() const { return outputs_; }
@@ -68,7 +70,7 @@ class WeightMatrix {
 
  private:
   static constexpr int CeilDivide(int a, int b) { return (a + b - 1) / b; }
-  void LoadPart(const TensorView& tensor, int first_output, int permuted_head_dim, bool with_blocks, ThreadPool& pool);
+  void LoadPart(const TensorView& tensor, int first_output, int permuted_head_dim, BlockPart* part, ThreadPool& pool);
 
   int outputs_ = 0;
   int inner_ = 0;
