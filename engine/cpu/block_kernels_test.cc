@@ -1,5 +1,5 @@
-// Products with weights in a file's blocks, for every format and instruction set that this processor runs, against
-// DequantizeRows and sums in double precision.
+// Products with weights in a file's blocks, for every format and instruction set that this processor runs and the
+// emulated one, against DequantizeRows and sums in double precision.
 #include "engine/cpu/block_matrix.h"
 
 #include <gtest/gtest.h>
@@ -11,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "engine/cpu/emulated_kernels_for_test.h"
 #include "engine/cpu/kernels.h"
 #include "engine/files/model_file.h"
 
@@ -37,7 +38,7 @@ const std::vector<Format>& Formats() {
 class BlockKernelsTest : public ::testing::TestWithParam<std::tuple<const char*, size_t>> {
  protected:
   void SetUp() override {
-    kernels_ = CpuKernelsByName(std::get<0>(GetParam()));
+    kernels_ = KernelsForTest(std::get<0>(GetParam()));
     if (kernels_ == nullptr) GTEST_SKIP() << "this processor does not run " << std::get<0>(GetParam());
   }
   const Format& format() const { return Formats()[std::get<1>(GetParam())]; }
@@ -170,7 +171,7 @@ TEST_P(BlockKernelsTest, AnOutputDoesNotDependOnTheOthers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(InstructionSets, BlockKernelsTest,
-                         ::testing::Combine(::testing::Values("avx2", "avx512"),
+                         ::testing::Combine(::testing::Values("avx2", "avx512", "emulated_avx512bf16"),
                                             ::testing::Range(size_t{0}, Formats().size())),
                          [](const auto& param) {
                            return std::string(std::get<0>(param.param)) + "_" +

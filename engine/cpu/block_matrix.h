@@ -11,6 +11,9 @@
 namespace epic {
 
 enum class BlockFormat { kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ4_K, kQ5_K, kQ6_K };
+inline constexpr BlockFormat kBlockFormats[] = {BlockFormat::kQ4_0, BlockFormat::kQ4_1, BlockFormat::kQ5_0,
+                                                BlockFormat::kQ5_1, BlockFormat::kQ8_0, BlockFormat::kQ4_K,
+                                                BlockFormat::kQ5_K, BlockFormat::kQ6_K};
 
 constexpr int BlockElements(BlockFormat format) {
   switch (format) {

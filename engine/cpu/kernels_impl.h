@@ -3,8 +3,10 @@
 // function compiled for a newer processor replace another file's copy of it at link time.
 //
 // `S` provides: V (a vector of S::kWidth floats), Zero, Set, Load, Store, LoadBf16, Add, Mul, Sub, Div, Fma (a * b +
-// c), Max, Exp, SumLanes, MaxLanes, First; I (a vector of S::kWidth 32-bit integers), SetInt, And, Or, SubInt,
-// ShiftLeft, ShiftRight, WidenBytes, WidenSignedBytes, SpreadBits, ToFloat; FromHalf (one IEEE half to a float).
+// c), FmaInPlace, Max, Exp, SumLanes, MaxLanes, First; I (a vector of S::kWidth 32-bit integers), LoadInts, SetInt,
+// And, Or, SubInt, ShiftLeft, ShiftRight, FirstOfPairs, SecondOfPairs, WidenBytes, WidenSignedBytes, SpreadBits,
+// ToFloat; FromHalf (one IEEE half to a float). Where the processor multiplies bf16 by bf16 also SetPair, DotPairs,
+// StoreRounded. emulated_kernels_for_test.cc is an `S` in plain C++: a member that is added here is added there.
 #ifndef EPIC_ENGINE_CPU_KERNELS_IMPL_H_
 #define EPIC_ENGINE_CPU_KERNELS_IMPL_H_
 
@@ -18,7 +20,18 @@ namespace {
 
 template <typename S>
 constexpr CpuKernels MakeKernels() {
-  return CpuKernels{S::kName, &Multiply<S>, &MultiplyBlocks<S>, &RmsNorm<S>, &SiluMultiply<S>, &Attend<S>};
+  return CpuKernels{S::kName,           &Multiply<S>, false,            nullptr,   nullptr,
+                    &MultiplyBlocks<S>, &RmsNorm<S>,  &SiluMultiply<S>, &Attend<S>};
+}
+
+// For processors with dot products of bf16 pairs.
+template <typename S>
+constexpr CpuKernels MakeRoundingKernels() {
+  CpuKernels kernels = MakeKernels<S>();
+  kernels.rounds_activations = true;
+  kernels.round_to_bf16 = &RoundToBf16<S>;
+  kernels.multiply_rounded = &MultiplyRounded<S>;
+  return kernels;
 }
 
 }  // namespace

@@ -1,13 +1,18 @@
-// Every kernel of every instruction set that this processor runs, against naive double-precision references.
+// Packed products, norms and activations of every instruction set that this processor runs, and of the emulated ones,
+// against naive double-precision references; and how the tables are chosen. Products with blocks and attention have
+// tests of their own.
 #include "engine/cpu/kernels.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "engine/cpu/emulated_kernels_for_test.h"
+#include "engine/cpu/kernels_check.h"
 #include "engine/cpu/packed_matrix.h"
 
 namespace epic {
@@ -16,7 +21,7 @@ namespace {
 class KernelsTest : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    kernels_ = CpuKernelsByName(GetParam());
+    kernels_ = KernelsForTest(GetParam());
     if (kernels_ == nullptr) GTEST_SKIP() << "this processor does not run " << GetParam();
   }
   float Uniform(float low, float high) { return std::uniform_real_distribution<float>(low, high)(generator_); }
@@ -27,53 +32,159 @@ class KernelsTest : public ::testing::TestWithParam<const char*> {
     return values;
   }
 
+  // A matrix of random weights that bf16 holds exactly.
+  struct Weights {
+    PackedMatrix packed;
+    std::vector<float> floats;  // [outputs, inner]
+  };
+  Weights RandomWeights(int outputs, int inner) {
+    Weights weights{PackedMatrix(outputs, inner), Random(static_cast<size_t>(outputs) * inner)};
+    for (float& weight : weights.floats) weight = FromBf16(ToBf16(weight));
+    for (int o = 0; o < outputs; ++o) {
+      weights.packed.SetRow(o, weights.floats.data() + static_cast<size_t>(o) * inner);
+    }
+    return weights;
+  }
+
+  // Rows of `a`, each followed by one number that no kernel may use.
+  std::vector<float> Padded(const std::vector<float>& a, int inner) {
+    std::vector<float> padded;
+    for (size_t i = 0; i < a.size(); ++i) {
+      padded.push_back(a[i]);
+      if (i % inner == static_cast<size_t>(inner) - 1) padded.push_back(NAN);
+    }
+    padded.pop_back();  // the last row ends where its memory ends
+    return padded;
+  }
+
+  // Rows rounded by the kernel, each of an even number of elements.
+  std::vector<uint16_t> Rounded(const std::vector<float>& a, int inner) {
+    const size_t stride = (inner + 1) / 2 * 2, rows = a.size() / inner;
+    std::vector<uint16_t> rounded(rows * stride, 0x7fff);  // NaN where the kernel writes nothing
+    for (size_t r = 0; r < rows; ++r) {
+      kernels_->round_to_bf16(a.data() + r * inner, inner, rounded.data() + r * stride);
+    }
+    return rounded;
+  }
+
+  // The product by the table's faster way.
+  std::vector<float> Multiply(const std::vector<float>& a, int rows, const PackedMatrix& matrix) {
+    std::vector<float> c(static_cast<size_t>(rows) * matrix.padded_outputs());
+    if (kernels_->rounds_activations) {
+      const std::vector<uint16_t> rounded = Rounded(a, matrix.inner());
+      kernels_->multiply_rounded(rounded.data(), rounded.size() / rows, rows, matrix.Panel(0), matrix.inner(),
+                                 matrix.panels(), c.data(), matrix.padded_outputs(), false);
+    } else {
+      kernels_->multiply(a.data(), matrix.inner(), rows, matrix.Panel(0), matrix.inner(), matrix.panels(), c.data(),
+                         matrix.padded_outputs(), false);
+    }
+    return c;
+  }
+
+  void ExpectProduct(const std::vector<float>& c, const std::vector<float>& before, bool accumulate,
+                     const std::vector<float>& a, int rows, const Weights& weights) {
+    const int inner = weights.packed.inner(), outputs = weights.packed.outputs();
+    for (int r = 0; r < rows; ++r) {
+      for (int o = 0; o < outputs; ++o) {
+        double expected = accumulate ? before[r * outputs + o] : 0;
+        for (int k = 0; k < inner; ++k) {
+          expected += static_cast<double>(a[static_cast<size_t>(r) * inner + k]) *
+                      weights.floats[static_cast<size_t>(o) * inner + k];
+        }
+        ASSERT_NEAR(c[r * outputs + o], expected, 1e-4)
+            << "row " << r << " of " << rows << ", output " << o << " of " << outputs << ", inner " << inner;
+      }
+    }
+  }
+
   const CpuKernels* kernels_ = nullptr;
   std::mt19937 generator_{12345};
 };
 
+const std::vector<int>& RowCounts() {
+  static const auto* counts = new std::vector<int>{1, 2, 3, 5, 6, 7, 12, 13, 16, 17, 25, 33, 50, 96};
+  return *counts;
+}
+
 TEST_P(KernelsTest, ProductsEqualTheReferenceForEveryTileShape) {
-  for (const int rows : {1, 2, 3, 5, 6, 7, 12, 13, 25, 96}) {
+  for (const int rows : RowCounts()) {
     for (const int outputs : {16, 32, 48, 64, 80, 144}) {
       const int inner = Integer(1, 200);
-      PackedMatrix matrix(outputs, inner);
-      std::vector<float> weights = Random(static_cast<size_t>(outputs) * inner);
-      for (float& weight : weights) weight = FromBf16(ToBf16(weight));
-      for (int o = 0; o < outputs; ++o) matrix.SetRow(o, weights.data() + static_cast<size_t>(o) * inner);
+      const Weights weights = RandomWeights(outputs, inner);
       const std::vector<float> a = Random(static_cast<size_t>(rows) * inner);
+      const std::vector<float> padded = Padded(a, inner);
       const std::vector<float> before = Random(static_cast<size_t>(rows) * outputs);
       for (const bool accumulate : {false, true}) {
         std::vector<float> c = before;
-        kernels_->multiply(a.data(), inner, rows, matrix.Panel(0), inner, matrix.panels(), c.data(), outputs,
-                           accumulate);
-        for (int r = 0; r < rows; ++r) {
-          for (int o = 0; o < outputs; ++o) {
-            double expected = accumulate ? before[r * outputs + o] : 0;
-            for (int k = 0; k < inner; ++k) {
-              expected += static_cast<double>(a[static_cast<size_t>(r) * inner + k]) *
-                          weights[static_cast<size_t>(o) * inner + k];
-            }
-            ASSERT_NEAR(c[r * outputs + o], expected, 1e-4) << rows << " rows, " << outputs << " outputs, " << inner;
-          }
-        }
+        kernels_->multiply(padded.data(), inner + 1, rows, weights.packed.Panel(0), inner, weights.packed.panels(),
+                           c.data(), outputs, accumulate);
+        ASSERT_NO_FATAL_FAILURE(ExpectProduct(c, before, accumulate, a, rows, weights));
       }
     }
   }
 }
 
+TEST_P(KernelsTest, RoundedProductsEqualTheReferenceOnRoundedActivations) {
+  if (!kernels_->rounds_activations) GTEST_SKIP() << GetParam() << " does not round activations";
+  for (const int rows : RowCounts()) {
+    for (const int outputs : {16, 32, 48, 80, 144}) {
+      const int inner = Integer(1, 200);
+      const Weights weights = RandomWeights(outputs, inner);
+      std::vector<float> a = Random(static_cast<size_t>(rows) * inner);
+      const std::vector<uint16_t> rounded = Rounded(a, inner);
+      for (float& value : a) value = FromBf16(ToBf16(value));
+      const std::vector<float> before = Random(static_cast<size_t>(rows) * outputs);
+      for (const bool accumulate : {false, true}) {
+        std::vector<float> c = before;
+        kernels_->multiply_rounded(rounded.data(), (inner + 1) / 2 * 2, rows, weights.packed.Panel(0), inner,
+                                   weights.packed.panels(), c.data(), outputs, accumulate);
+        ASSERT_NO_FATAL_FAILURE(ExpectProduct(c, before, accumulate, a, rows, weights));
+      }
+    }
+  }
+}
+
+TEST_P(KernelsTest, DeepProductsEqualTheReference) {
+  // More inner elements than one pass over the rows takes.
+  for (const int inner : {512, 514, 1023, 1300}) {
+    const Weights weights = RandomWeights(48, inner);
+    std::vector<float> a = Random(static_cast<size_t>(29) * inner);
+    for (float& value : a) value = FromBf16(ToBf16(value));
+    const std::vector<float> c = Multiply(a, 29, weights.packed);
+    ASSERT_NO_FATAL_FAILURE(ExpectProduct(c, {}, false, a, 29, weights));
+  }
+}
+
+TEST_P(KernelsTest, RoundingIsToNearestAndTiesToEven) {
+  if (!kernels_->rounds_activations) GTEST_SKIP() << GetParam() << " does not round activations";
+  std::vector<float> values{0.0f, -0.0f, 1.0f, 1.00390625f, 1.01171875f, -1.00390625f, 3.3895314e38f, INFINITY};
+  for (int count = 1; count < 70; ++count) {
+    while (static_cast<int>(values.size()) < count) values.push_back(Uniform(-1000, 1000));
+    std::vector<uint16_t> rounded(count + 4, 0xabcd);
+    kernels_->round_to_bf16(values.data(), count, rounded.data());
+    for (int i = 0; i < count; ++i) ASSERT_EQ(rounded[i], ToBf16(values[i])) << values[i];
+    if (count % 2 == 1) {
+      ASSERT_EQ(rounded[count], 0) << "the pad of an odd count";
+    }
+    for (int i = count + count % 2; i < count + 4; ++i) ASSERT_EQ(rounded[i], 0xabcd) << "wrote beyond the pad";
+  }
+}
+
 TEST_P(KernelsTest, ARowOfAProductDoesNotDependOnTheOthers) {
-  constexpr int kInner = 331, kOutputs = 144, kRows = 40;
-  PackedMatrix matrix(kOutputs, kInner);
-  for (int o = 0; o < kOutputs; ++o) matrix.SetRow(o, Random(kInner).data());
-  const std::vector<float> a = Random(kRows * kInner);
-  std::vector<float> together(kRows * kOutputs);
-  kernels_->multiply(a.data(), kInner, kRows, matrix.Panel(0), kInner, matrix.panels(), together.data(), kOutputs,
-                     false);
-  for (const int count : {1, 2, 3, 7, 11}) {
-    for (int begin = 0; begin + count <= kRows; begin += count) {
-      std::vector<float> alone(count * kOutputs);
-      kernels_->multiply(a.data() + begin * kInner, kInner, count, matrix.Panel(0), kInner, matrix.panels(),
-                         alone.data(), kOutputs, false);
-      for (int i = 0; i < count * kOutputs; ++i) ASSERT_EQ(alone[i], together[begin * kOutputs + i]);
+  constexpr int kRows = 40;
+  for (const int inner : {331, 1100}) {
+    const Weights weights = RandomWeights(144, inner);
+    const std::vector<float> a = Random(static_cast<size_t>(kRows) * inner);
+    const std::vector<float> together = Multiply(a, kRows, weights.packed);
+    for (const int count : {1, 2, 3, 7, 11, 17, 33}) {
+      for (int begin = 0; begin + count <= kRows; begin += count) {
+        const auto first = a.begin() + static_cast<ptrdiff_t>(begin) * inner;
+        const std::vector<float> some(first, first + static_cast<ptrdiff_t>(count) * inner);
+        const std::vector<float> alone = Multiply(some, count, weights.packed);
+        for (size_t i = 0; i < alone.size(); ++i) {
+          ASSERT_EQ(alone[i], together[begin * 144 + i]) << count << " rows from " << begin;
+        }
+      }
     }
   }
 }
@@ -98,197 +209,86 @@ TEST_P(KernelsTest, NormAndActivationEqualTheReference) {
   }
 }
 
-// Random segment plans: chunks at offsets, with stale heads, skipped rows, padding, first positions, and private pages.
-struct RandomSegment {
-  int tokens = 0;
-  int row_begin = 0;
-  int row_end = 0;
-  int query_shift = 0;
-  std::vector<uint16_t> keys, values;  // one run
-  std::vector<uint32_t> skip;
-  std::vector<int32_t> limits;
-};
-
-class SegmentAttentionTest : public KernelsTest {
- protected:
-  static constexpr int kPositions = 4096;
-
-  void BuildRotation(int dim) {
-    cosine_.resize(kPositions * dim / 2);
-    sine_.resize(cosine_.size());
-    for (int p = 0; p < kPositions; ++p) {
-      for (int i = 0; i < dim / 2; ++i) {
-        const double angle = p * std::pow(10000.0, -2.0 * i / dim);
-        cosine_[p * dim / 2 + i] = static_cast<float>(std::cos(angle));
-        sine_[p * dim / 2 + i] = static_cast<float>(std::sin(angle));
-      }
-    }
-  }
-
-  RandomSegment MakeSegment(int dim, const std::vector<int32_t>& positions) {
-    RandomSegment segment;
-    segment.tokens = Integer(1, 150);
-    segment.row_end = Integer(1, segment.tokens);
-    segment.row_begin = Integer(0, segment.row_end - 1);
-    const int padded = (segment.tokens + 31) / 32 * 32;
-    segment.keys.assign(static_cast<size_t>(padded) * dim, 0);
-    segment.values.assign(static_cast<size_t>(padded) * dim, 0);
-    for (int j = 0; j < segment.tokens; ++j) {
-      for (int d = 0; d < dim; ++d) {
-        segment.keys[static_cast<size_t>(j / 16 * 16) * dim + d * 16 + j % 16] = ToBf16(Uniform(-2, 2));
-        segment.values[static_cast<size_t>(j) * dim + d] = ToBf16(Uniform(-1, 1));
-      }
-    }
-    if (Integer(0, 1) == 1) {
-      segment.skip.assign(padded / 32, 0);
-      for (uint32_t& word : segment.skip) word = generator_();
-    }
-    segment.query_shift = Integer(-positions.front(), 500);
-    int limit = Integer(0, segment.tokens / 2);
-    for (size_t r = 0; r < positions.size(); ++r) {
-      segment.limits.push_back(std::min(limit, segment.row_end));
-      limit += Integer(0, 20);
-    }
-    return segment;
-  }
-
-  // softmax(rotated q . k / sqrt(dim)) v in double, row by row.
-  std::vector<double> Reference(const std::vector<float>& query, int dim, int position, size_t row,
-                                const std::vector<RandomSegment>& segments) {
-    std::vector<double> scores, out(dim, 0);
-    std::vector<const uint16_t*> values;
-    for (const RandomSegment& segment : segments) {
-      for (int j = segment.row_begin; j < std::min(segment.row_end, segment.limits[row]); ++j) {
-        if (!segment.skip.empty() && (segment.skip[j / 32] >> (j % 32) & 1u) != 0) continue;
-        double score = 0;
-        for (int i = 0; i < dim / 2; ++i) {
-          const double angle = (position + segment.query_shift) * std::pow(10000.0, -2.0 * i / dim);
-          const double low = query[i] * std::cos(angle) - query[i + dim / 2] * std::sin(angle);
-          const double high = query[i + dim / 2] * std::cos(angle) + query[i] * std::sin(angle);
-          const auto key = [&](int d) {
-            return static_cast<double>(
-                FromBf16(segment.keys[static_cast<size_t>(j / 16 * 16) * dim + d * 16 + j % 16]));
-          };
-          score += low * key(i) + high * key(i + dim / 2);
-        }
-        scores.push_back(score / std::sqrt(dim));
-        values.push_back(segment.values.data() + static_cast<size_t>(j) * dim);
-      }
-    }
-    double top = -HUGE_VAL, total = 0;
-    for (const double score : scores) top = std::max(top, score);
-    for (size_t i = 0; i < scores.size(); ++i) {
-      const double weight = std::exp(scores[i] - top);
-      total += weight;
-      for (int d = 0; d < dim; ++d) out[d] += weight * FromBf16(values[i][d]);
-    }
-    for (double& value : out) value = total > 0 ? value / total : 0;
-    return out;
-  }
-
-  std::vector<float> cosine_, sine_;
-};
-
-TEST_P(SegmentAttentionTest, EqualsANaiveReferenceForRandomSegmentPlans) {
-  for (int round = 0; round < 60; ++round) {
-    const int dim = std::vector<int>{16, 32, 48, 64, 128}[Integer(0, 4)];
-    const int group = Integer(1, 5);
-    BuildRotation(dim);
-    std::vector<int32_t> positions{Integer(0, 2000)};
-    const int rows = Integer(1, kAttentionRowsMax);
-    while (static_cast<int>(positions.size()) < rows) positions.push_back(positions.back() + Integer(1, 50));
-    std::vector<RandomSegment> segments;
-    const int count = Integer(1, 6);
-    for (int s = 0; s < count; ++s) segments.push_back(MakeSegment(dim, positions));
-
-    std::vector<AttentionRun> runs;
-    for (const RandomSegment& s : segments) {
-      runs.push_back(
-          {s.keys.data(), s.values.data(), s.row_begin, s.row_end, 0, s.skip.empty() ? nullptr : s.skip.data()});
-    }
-    std::vector<AttentionSegment> views;
-    for (size_t s = 0; s < segments.size(); ++s)
-      views.push_back({&runs[s], 1, segments[s].query_shift, segments[s].limits.data()});
-    const std::vector<float> queries = Random(static_cast<size_t>(rows) * group * dim);
-    std::vector<float> scaled = queries;
-    for (float& q : scaled) q *= 3;
-    std::vector<float> output(scaled.size(), 7);
-    std::vector<float> scratch(AttentionScratchFloats(group, dim));
-    AttentionBlock block;
-    block.rows = rows;
-    block.group = group;
-    block.head_dim = dim;
-    block.queries = scaled.data();
-    block.output = output.data();
-    block.row_stride = block.output_stride = static_cast<size_t>(group) * dim;
-    block.positions = positions.data();
-    block.rope_cos = cosine_.data();
-    block.rope_sin = sine_.data();
-    block.segments = views.data();
-    block.segment_count = static_cast<int32_t>(views.size());
-    block.scratch = scratch.data();
-    kernels_->attend(block);
-    for (int r = 0; r < rows; ++r) {
-      for (int g = 0; g < group; ++g) {
-        const size_t at = (static_cast<size_t>(r) * group + g) * dim;
-        const std::vector<float> query(scaled.begin() + static_cast<ptrdiff_t>(at),
-                                       scaled.begin() + static_cast<ptrdiff_t>(at) + dim);
-        const std::vector<double> expected = Reference(query, dim, positions[r], r, segments);
-        for (int d = 0; d < dim; ++d) {
-          ASSERT_NEAR(output[at + d], expected[d], 2e-5)
-              << "round " << round << " row " << r << " head " << g << " dimension " << d;
-        }
-      }
-    }
-  }
+TEST_P(KernelsTest, AgreesWithTheFloor) {
+  const CpuKernels* floor = CpuKernelsByName("avx2");
+  if (floor == nullptr) GTEST_SKIP() << "this processor does not run avx2";
+  EXPECT_TRUE(KernelsAgree(*floor, *kernels_));
 }
 
-TEST_P(SegmentAttentionTest, ARowDoesNotDependOnTheOthersInItsBlock) {
-  constexpr int kDim = 64, kGroup = 3;
-  BuildRotation(kDim);
-  std::vector<int32_t> positions;
-  for (int r = 0; r < kAttentionRowsMax; ++r) positions.push_back(100 + 3 * r);
-  std::vector<RandomSegment> segments;
-  for (int s = 0; s < 4; ++s) segments.push_back(MakeSegment(kDim, positions));
-  const std::vector<float> queries = Random(positions.size() * kGroup * kDim);
-  std::vector<float> scratch(AttentionScratchFloats(kGroup, kDim));
-  const auto run = [&](int first, int rows) {
-    std::vector<AttentionRun> runs;
-    std::vector<AttentionSegment> views;
-    for (const RandomSegment& s : segments) {
-      runs.push_back(
-          {s.keys.data(), s.values.data(), s.row_begin, s.row_end, 0, s.skip.empty() ? nullptr : s.skip.data()});
-    }
-    for (size_t s = 0; s < segments.size(); ++s)
-      views.push_back({&runs[s], 1, segments[s].query_shift, segments[s].limits.data() + first});
-    std::vector<float> output(static_cast<size_t>(rows) * kGroup * kDim);
-    AttentionBlock block;
-    block.rows = rows;
-    block.group = kGroup;
-    block.head_dim = kDim;
-    block.queries = queries.data() + static_cast<size_t>(first) * kGroup * kDim;
-    block.output = output.data();
-    block.row_stride = block.output_stride = static_cast<size_t>(kGroup) * kDim;
-    block.positions = positions.data() + first;
-    block.rope_cos = cosine_.data();
-    block.rope_sin = sine_.data();
-    block.segments = views.data();
-    block.segment_count = static_cast<int32_t>(views.size());
-    block.scratch = scratch.data();
-    kernels_->attend(block);
-    return output;
+INSTANTIATE_TEST_SUITE_P(InstructionSets, KernelsTest, ::testing::ValuesIn(kAllKernelNames),
+                         [](const auto& param) { return std::string(param.param); });
+
+// A table with one wrong kernel: the right one's result with one number changed a little.
+const CpuKernels* right = nullptr;
+
+TEST(KernelsCheckTest, ATableWithOneWrongKernelIsRefused) {
+  right = KernelsForTest("emulated_amx");
+  const CpuKernels* floor = CpuKernelsByName("avx2");
+  if (floor == nullptr) GTEST_SKIP() << "this processor does not run avx2";
+  ASSERT_TRUE(KernelsAgree(*floor, *right));
+
+  CpuKernels wrong = *right;
+  wrong.multiply = [](const float* a, size_t a_stride, int rows, const uint16_t* panels, int inner, int panel_count,
+                      float* c, size_t c_stride, bool accumulate) {
+    right->multiply(a, a_stride, rows, panels, inner, panel_count, c, c_stride, accumulate);
+    c[(rows - 1) * c_stride + panel_count * kPanelColumns - 1] += 0.01f;
   };
-  const std::vector<float> together = run(0, kAttentionRowsMax);
-  for (int r = 0; r < kAttentionRowsMax; ++r) {
-    const std::vector<float> alone = run(r, 1);
-    for (size_t i = 0; i < alone.size(); ++i) ASSERT_EQ(alone[i], together[static_cast<size_t>(r) * kGroup * kDim + i]);
-  }
+  EXPECT_FALSE(KernelsAgree(*floor, wrong)) << "multiply";
+
+  wrong = *right;
+  wrong.multiply_rounded = [](const uint16_t* a, size_t a_stride, int rows, const uint16_t* panels, int inner,
+                              int panel_count, float* c, size_t c_stride, bool accumulate) {
+    right->multiply_rounded(a, a_stride, rows, panels, inner, panel_count, c, c_stride, accumulate);
+    if (rows > 16) c[16 * c_stride] += 0.01f;
+  };
+  EXPECT_FALSE(KernelsAgree(*floor, wrong)) << "multiply_rounded";
+
+  wrong = *right;
+  wrong.round_to_bf16 = [](const float* x, int count, uint16_t* out) {
+    right->round_to_bf16(x, count, out);
+    out[count - 1] ^= 1u;
+  };
+  EXPECT_FALSE(KernelsAgree(*floor, wrong)) << "round_to_bf16";
+
+  wrong = *right;
+  wrong.multiply_blocks = [](BlockFormat format, const float* a, size_t a_stride, int rows, const std::byte* weights,
+                             int inner, int outputs, float* c, size_t c_stride, bool accumulate) {
+    right->multiply_blocks(format, a, a_stride, rows, weights, inner, outputs, c, c_stride, accumulate);
+    if (format == BlockFormat::kQ6_K) c[outputs - 1] *= 1.01f;
+  };
+  EXPECT_FALSE(KernelsAgree(*floor, wrong)) << "multiply_blocks";
+
+  wrong = *right;
+  wrong.rms_norm = [](const float* x, const float* weight, int width, float epsilon, float* out) {
+    right->rms_norm(x, weight, width, epsilon, out);
+    out[width - 1] = NAN;
+  };
+  EXPECT_FALSE(KernelsAgree(*floor, wrong)) << "rms_norm";
 }
 
-INSTANTIATE_TEST_SUITE_P(InstructionSets, KernelsTest, ::testing::Values("avx2", "avx512"),
-                         [](const auto& param) { return std::string(param.param); });
-INSTANTIATE_TEST_SUITE_P(InstructionSets, SegmentAttentionTest, ::testing::Values("avx2", "avx512"),
-                         [](const auto& param) { return std::string(param.param); });
+class ForcedKernels {
+ public:
+  explicit ForcedKernels(const char* name) { setenv("EPIC_CPU_ISA", name, 1); }
+  ~ForcedKernels() { unsetenv("EPIC_CPU_ISA"); }
+};
+
+TEST(SelectCpuKernelsTest, TakesTheBestThatRuns) {
+  unsetenv("EPIC_CPU_ISA");
+  const CpuKernels* best = nullptr;
+  for (const char* name : {"amx", "avx512bf16", "avx512", "avx2"}) {
+    if (best == nullptr) best = CpuKernelsByName(name);
+  }
+  EXPECT_EQ(SelectCpuKernels(), best);
+}
+
+TEST(SelectCpuKernelsTest, AForcedTableIsThatOneOrNone) {
+  for (const char* name : {"amx", "avx512bf16", "avx512", "avx2"}) {
+    const ForcedKernels forced(name);
+    EXPECT_EQ(SelectCpuKernels(), CpuKernelsByName(name)) << name;
+  }
+  const ForcedKernels forced("avx1024");
+  EXPECT_EQ(SelectCpuKernels(), nullptr);
+}
 
 }  // namespace
 }  // namespace epic

@@ -75,6 +75,24 @@ void Multiply(const float* a, size_t a_stride, int rows, const uint16_t* panels,
 }
 
 template <typename S>
+void MultiplyRounded(const uint16_t* a, size_t a_stride, int rows, const uint16_t* panels, int inner, int panel_count,
+                     float* c, size_t c_stride, bool accumulate) {
+  PanelProduct<S, RoundedActivations<S>>{a, a_stride, panels, inner, c, c_stride, accumulate}.Run(rows, panel_count);
+}
+
+template <typename S>
+void RoundToBf16(const float* x, int count, uint16_t* out) {
+  int i = 0;
+  for (; i + S::kWidth <= count; i += S::kWidth) S::StoreRounded(out + i, S::Load(x + i));
+  if (i == count) return;
+  float rest[S::kWidth] = {};
+  uint16_t rounded[S::kWidth];
+  for (int j = i; j < count; ++j) rest[j - i] = x[j];
+  S::StoreRounded(rounded, S::Load(rest));
+  for (int j = i; j < count + count % 2; ++j) out[j] = rounded[j - i];
+}
+
+template <typename S>
 void RmsNorm(const float* x, const float* weight, int width, float epsilon, float* out) {
   typename S::V sum = S::Zero();
   int i = 0;
