@@ -32,7 +32,7 @@ namespace {
 //                  zeros up to a multiple of 64, less 8
 //                  XXH3-64 of everything before it
 constexpr std::string_view kMagic = "EPICKVB\n";
-constexpr uint32_t kFormatVersion = 1;
+constexpr uint32_t kFormatVersion = 2;  // 1 had another order of K and V inside a layer
 constexpr size_t kFixedHeaderBytes = 160;
 constexpr size_t kGroupEntryBytes = 32;
 constexpr size_t kChecksumBytes = 8;
@@ -93,8 +93,8 @@ std::string FindFault(const KvBlockInfo& info) {
   if (shape.kv_heads < 1 || shape.kv_heads > kKvHeadsMax) {
     return fmt::format("{} kv heads, expected 1 to {}", shape.kv_heads, kKvHeadsMax);
   }
-  if (shape.head_dim < 1 || shape.head_dim > kHeadDimMax) {
-    return fmt::format("a head dimension of {}, expected 1 to {}", shape.head_dim, kHeadDimMax);
+  if (shape.head_dim < 2 || shape.head_dim > kHeadDimMax || shape.head_dim % 2 != 0) {
+    return fmt::format("a head dimension of {}, expected an even one from 2 to {}", shape.head_dim, kHeadDimMax);
   }
   if (shape.dtype != KvDtype::kBf16) {
     return fmt::format("dtype {}, expected {} (bf16)", static_cast<uint32_t>(shape.dtype),
@@ -260,7 +260,8 @@ absl::StatusOr<KvBlockView> KvBlockView::Parse(std::span<const std::byte> bytes)
   ByteReader reader(raw);
   if (reader.GetRaw(kMagic.size()) != kMagic) return Damaged("no magic at its start");
   if (const auto version = reader.Get<uint32_t>(); version != kFormatVersion) {
-    return Damaged(fmt::format("format version {}, expected {}", version, kFormatVersion));
+    return Damaged(fmt::format("format version {}, expected {}: another version of EPIC wrote it; compile it again",
+                               version, kFormatVersion));
   }
   const auto header_bytes = reader.Get<uint32_t>();
   if (header_bytes % kGroupAlignmentBytes != 0 || header_bytes < kFixedHeaderBytes + kChecksumBytes ||

@@ -8,8 +8,9 @@
 //            multiples of 64 bytes
 //
 // Inside a layer, tokens are padded with zeros to a multiple of kTokensPerTile (32):
-//   K  [kv_head][token / 16][dimension][token % 16]   so that 16 keys lie side by side for one dimension
-//   V  [kv_head][token][dimension]
+//   K  [kv_head][token / 16][dimension / 2][token % 16][dimension % 2]   pairs of dimensions, 16 keys side by side
+//   V  [kv_head][token / 2][dimension][token % 2]                        pairs of tokens
+// so that both products of attention read their inner dimension in pairs (docs/decisions/0002).
 // Keys are stored rotated: row j at position first_position + j. Readers use the offset table, never arithmetic of
 // their own.
 //
@@ -42,7 +43,7 @@ enum class KvDtype : uint32_t { kBf16 = 1 };
 struct KvShape {
   int32_t layers = 0;
   int32_t kv_heads = 0;
-  int32_t head_dim = 0;
+  int32_t head_dim = 0;  // even
   KvDtype dtype = KvDtype::kBf16;
 
   // Bytes of K, or of V, of one layer of a chunk of `token_count` tokens, padding included.
@@ -50,11 +51,16 @@ struct KvShape {
   // Index, in elements, of (head, token, dimension) inside a layer's K or V of a chunk with `padded_tokens` rows.
   size_t KeyIndex(int32_t padded_tokens, int32_t head, int32_t token, int32_t dimension) const {
     return (static_cast<size_t>(head) * padded_tokens + token / kTokensPerKeyRow * kTokensPerKeyRow) * head_dim +
-           static_cast<size_t>(dimension) * kTokensPerKeyRow + token % kTokensPerKeyRow;
+           KeyStep(dimension) + static_cast<size_t>(token % kTokensPerKeyRow) * 2;
   }
   size_t ValueIndex(int32_t padded_tokens, int32_t head, int32_t token, int32_t dimension) const {
-    return (static_cast<size_t>(head) * padded_tokens + token) * head_dim + dimension;
+    return (static_cast<size_t>(head) * padded_tokens + token / 2 * 2) * head_dim + ValueStep(dimension) + token % 2;
   }
+  // From a key's, or a value's, dimension 0 to another dimension of it.
+  static size_t KeyStep(int32_t dimension) {
+    return static_cast<size_t>(dimension / 2) * kTokensPerKeyRow * 2 + dimension % 2;
+  }
+  static size_t ValueStep(int32_t dimension) { return static_cast<size_t>(dimension) * 2; }
   friend bool operator==(const KvShape&, const KvShape&) = default;
 };
 

@@ -67,14 +67,14 @@ TEST_F(KvBlockTest, RoundTrip) {
 // hashlib and the `xxhash` package, and hashed there. They change only together with the format version.
 TEST_F(KvBlockTest, BytesMatchTestVectors) {
   EXPECT_EQ(memory_.span().size(), 820672u);
-  EXPECT_EQ(edition_, 0x6a75672227b38f7eu);
-  EXPECT_EQ(Sha256Hex(memory_.span()), "36969aafddcc45859c58e716b6ad036bb19123e6fd85cd6c245c17ec39564323");
+  EXPECT_EQ(edition_, 0x7b8846cae1725d50u);
+  EXPECT_EQ(Sha256Hex(memory_.span()), "6c3ab34c61f144d19ed2bb9d24a736dd529385c4988400519782c287fe59b5f2");
 
   const KvBlockInfo small = MakeTestBlockInfo({.layers = 3, .kv_heads = 1, .head_dim = 8}, TestTokens(5));
   const PageAlignedBytes memory(KvBlockBytes(small));
-  EXPECT_EQ(WriteTestBlock(small, memory.span()), 0x96669b93b1113d6du);
+  EXPECT_EQ(WriteTestBlock(small, memory.span()), 0x71bad4c503226c16u);
   EXPECT_EQ(memory.span().size(), 3328u);
-  EXPECT_EQ(Sha256Hex(memory.span()), "65d0f28177df64b8688700be2b87cd18fe9d3eed0ddd9360f6d483c4370cef27");
+  EXPECT_EQ(Sha256Hex(memory.span()), "246ab75b3b31248ca9fc7e8b5682684921f05ba875948d62a0a0c78200958fa2");
 }
 
 TEST_F(KvBlockTest, EveryFlippedHeaderByteIsFound) {
@@ -119,6 +119,15 @@ TEST_F(KvBlockTest, FlippedPayloadBitNamesItsGroup) {
   }
 }
 
+// Version 1 had K and V in another order: such a block must not be taken for one of today's.
+TEST_F(KvBlockTest, AnotherFormatVersionIsRefusedAndNamed) {
+  const uint32_t version = 1;
+  std::memcpy(memory_.span().data() + 8, &version, sizeof(version));
+  const absl::Status status = KvBlockView::Parse(memory_.span()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("format version 1, expected 2"));
+}
+
 // A header whose checksum is right but whose contents are not: what a hostile sender can make.
 TEST_F(KvBlockTest, ForgedHeadersAreRefused) {
   const std::vector<std::byte> intact(memory_.span().begin(), memory_.span().end());
@@ -130,12 +139,13 @@ TEST_F(KvBlockTest, ForgedHeadersAreRefused) {
     uint64_t value;
     size_t bytes;
   };
-  const std::array<Forgery, 17> forgeries = {{
+  const std::array<Forgery, 18> forgeries = {{
       {"block bytes", 16, 820672 - 64, 8},
       {"no layers", 24, 0, 4},
       {"many layers", 24, 1u << 31, 4},
       {"kv heads", 28, 0x7fffffff, 4},
-      {"head dimension", 32, 65, 4},
+      {"head dimension", 32, 66, 4},
+      {"odd head dimension", 32, 63, 4},
       {"dtype", 36, 7, 4},
       {"recipe id length", 104, 33, 4},
       {"empty recipe id", 104, 0, 4},
@@ -195,7 +205,7 @@ TEST(KvBlockLayoutTest, IndicesAreDisjointAndCoverTheMatrixWithItsPadding) {
 TEST(KvBlockLayoutTest, MatricesOfLayersLieApartAndGroupsAreLongEnough) {
   for (const KvShape shape :
        {KvShape{.layers = 30, .kv_heads = 3, .head_dim = 64}, KvShape{.layers = 7, .kv_heads = 1, .head_dim = 8},
-        KvShape{.layers = 1, .kv_heads = 1, .head_dim = 1}}) {
+        KvShape{.layers = 1, .kv_heads = 1, .head_dim = 2}}) {
     for (const int tokens : {1, 65, 512}) {
       const KvBlockInfo info = MakeTestBlockInfo(shape, TestTokens(tokens));
       EXPECT_EQ(KvBlockBytes(info), KvBlockBytes(shape, tokens));

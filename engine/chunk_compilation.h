@@ -27,6 +27,8 @@ class ChunkCompilation {
   absl::StatusOr<uint64_t> WriteBlock(std::span<std::byte> block) const;
 
  private:
+  int32_t CopyRows(int32_t layer, int32_t head, int32_t token, KvBlockWriter& writer) const;
+
   KvBlockInfo info_;
   std::vector<int32_t> tokens_;  // the recipe's prefix, then the chunk
   int32_t dropped_rows_;

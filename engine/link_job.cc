@@ -136,7 +136,8 @@ double LinkJob::Deviation(const SharedSegment& segment, int32_t row) {
         rows.PageOf(index).Values(kLayer) + shape.ValueIndex(kPageTokens, head, index % kPageTokens, 0);
     const uint16_t* cached = block.Values(kLayer) + shape.ValueIndex(block.padded_tokens(), head, row, 0);
     for (int32_t d = 0; d < shape.head_dim; ++d) {
-      const double difference = static_cast<double>(Widen(fresh[d])) - Widen(cached[d]);
+      const size_t at = KvShape::ValueStep(d);
+      const double difference = static_cast<double>(Widen(fresh[at])) - Widen(cached[at]);
       sum += difference * difference;
     }
   }

@@ -25,8 +25,8 @@ constexpr size_t kCapacityBytes = size_t{1} << 20;  // 256 pages
 // A block of `pages` pages, its header included: eight layers of one head, sized by the head dimension.
 KvBlockInfo InfoOfPages(int pages, int32_t first_token) {
   // 32 tokens: 128 bytes of a layer's K and V for each dimension, 1024 for all layers.
-  KvShape shape{.layers = 8, .kv_heads = 1, .head_dim = 1};
-  shape.head_dim = static_cast<int32_t>((static_cast<size_t>(pages) * kPageBytes - 512) / 1024);
+  KvShape shape{.layers = 8, .kv_heads = 1};
+  shape.head_dim = static_cast<int32_t>((static_cast<size_t>(pages) * kPageBytes - 512) / 2048 * 2);
   KvBlockInfo info = MakeTestBlockInfo(shape, {first_token, 2, 3});
   EXPECT_LE(KvBlockBytes(info), pages * kPageBytes);
   EXPECT_GT(KvBlockBytes(info), (pages - 1) * kPageBytes);

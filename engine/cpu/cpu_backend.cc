@@ -107,10 +107,9 @@ CpuBackend::CpuBackend(const ModelFile& file, const CpuKernels* kernels, int thr
       config_(file.config()),
       kernels_(kernels),
       pool_(threads),
-      frequencies_(RotationFrequencies(config_)) {
-  const size_t scratch = AttentionScratchFloats(config_.heads / config_.kv_heads, config_.head_dim);
-  attention_scratch_.assign(threads, std::vector<float>(scratch));
-}
+      attention_(KvShape{config_.layers, config_.kv_heads, config_.head_dim, KvDtype::kBf16}, config_.heads, kernels,
+                 pool_),
+      frequencies_(RotationFrequencies(config_)) {}
 
 KvShape CpuBackend::kv_shape() const {
   return KvShape{config_.layers, config_.kv_heads, config_.head_dim, KvDtype::kBf16};
@@ -267,40 +266,50 @@ void CpuBackend::WriteRow(KvPlan& plan, int32_t layer, int32_t position, const f
   const int32_t index = plan.rows.IndexOf(position);
   KvPage& page = plan.rows.PageOf(index);
   const int32_t row = index % kPageTokens;
-  uint16_t* page_keys = page.Keys(layer);
-  uint16_t* page_values = page.Values(layer);
   const float* cosine = rope_cos_.data() + static_cast<size_t>(position) * half;
   const float* sine = rope_sin_.data() + static_cast<size_t>(position) * half;
   for (int head = 0; head < config_.kv_heads; ++head) {
     const float* k = keys + static_cast<size_t>(head) * config_.head_dim;
-    uint16_t* to = page_keys + shape.KeyIndex(kPageTokens, head, row, 0);
+    uint16_t* to = page.Keys(layer) + shape.KeyIndex(kPageTokens, head, row, 0);
     for (int i = 0; i < half; ++i) {
       const float low = k[i] * cosine[i] - k[half + i] * sine[i];
       const float high = k[half + i] * cosine[i] + k[i] * sine[i];
-      to[static_cast<size_t>(i) * kTokensPerKeyRow] = ToBf16(low);
-      to[static_cast<size_t>(half + i) * kTokensPerKeyRow] = ToBf16(high);
+      to[KvShape::KeyStep(i)] = ToBf16(low);
+      to[KvShape::KeyStep(half + i)] = ToBf16(high);
     }
     const float* v = values + static_cast<size_t>(head) * config_.head_dim;
-    uint16_t* to_values = page_values + shape.ValueIndex(kPageTokens, head, row, 0);
-    for (int i = 0; i < config_.head_dim; ++i) to_values[i] = ToBf16(v[i]);
+    uint16_t* to_values = page.Values(layer) + shape.ValueIndex(kPageTokens, head, row, 0);
+    for (int i = 0; i < config_.head_dim; ++i) to_values[KvShape::ValueStep(i)] = ToBf16(v[i]);
   }
 }
 
+// Rows of a batch may be neighbours in one page: they write different elements of it.
 void CpuBackend::WriteKv(const RowBatch& batch, int32_t layer) {
   const size_t stride = layers_[layer].qkv.padded_outputs();
   const size_t q = static_cast<size_t>(config_.heads) * config_.head_dim;
   const size_t kv = static_cast<size_t>(config_.kv_heads) * config_.head_dim;
+  row_plans_.resize(batch.rows());
   for (const RowGroup& group : batch.groups) {
-    KvPlan& plan = group.kv->PlanFor(layer);
-    pool_.ParallelFor(CeilDivide(group.row_count, kRowsPerTask), [&](int64_t task, int) {
-      const int end = std::min(group.row_count, static_cast<int>(task + 1) * kRowsPerTask);
-      for (int i = static_cast<int>(task) * kRowsPerTask; i < end; ++i) {
-        const int r = group.row_begin + i;
-        const float* row = qkv_.data() + r * stride;
-        WriteRow(plan, layer, batch.positions[r], row + q, row + q + kv);
-      }
-    });
+    std::fill_n(row_plans_.begin() + group.row_begin, group.row_count, &group.kv->PlanFor(layer));
   }
+  pool_.ParallelFor(CeilDivide(batch.rows(), kRowsPerTask), [&](int64_t task, int) {
+    const int end = std::min(batch.rows(), static_cast<int>(task + 1) * kRowsPerTask);
+    for (int r = static_cast<int>(task) * kRowsPerTask; r < end; ++r) {
+      const float* row = qkv_.data() + r * stride;
+      WriteRow(*row_plans_[r], layer, batch.positions[r], row + q, row + q + kv);
+    }
+  });
+}
+
+void CpuBackend::Attend(int32_t layer) {
+  AttentionRows rows;
+  rows.queries = qkv_.data();
+  rows.query_stride = layers_[layer].qkv.padded_outputs();
+  rows.rope_cos = rope_cos_.data();
+  rows.rope_sin = rope_sin_.data();
+  rows.output = attended_.data();
+  rows.output_stride = static_cast<size_t>(config_.heads) * config_.head_dim;
+  attention_.Run(layer, rows);
 }
 
 // qkv_ = the rows' queries, keys and values, before the rotation.
@@ -333,7 +342,8 @@ void CpuBackend::RunLayers(const RowBatch& batch, int32_t layer_begin, int32_t l
     const Layer& layer = layers_[l];
     ProjectQkv(rows, layer, hidden);
     if (l != layer_begin || !first_layer_kv_written) WriteKv(batch, l);
-    Attend(batch, l);
+    if (l == layer_begin || l == attention_.layer_end()) attention_.Plan(batch, l);
+    Attend(l);
     Multiply(rows, attended_.data(), static_cast<size_t>(config_.heads) * config_.head_dim, layer.output, hidden,
              config_.width, true);
     FeedForward(rows, layer, hidden);

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "engine/backend.h"
 #include "engine/cpu/kernels.h"
+#include "engine/cpu/segment_attention.h"
 #include "engine/cpu/thread_pool.h"
 #include "engine/cpu/weight_matrix.h"
 #include "engine/files/model_file.h"
@@ -48,7 +49,6 @@ class CpuBackend : public Backend {
     WeightMatrix gate_up;  // [gate | up] outputs
     WeightMatrix down;
   };
-  struct AttentionTask;
   // Rows of a pass: the first `decode` of them are multiplied with a matrix's blocks where it has them.
   struct Rows {
     int count = 0;
@@ -68,7 +68,7 @@ class CpuBackend : public Backend {
   void ProjectQkv(Rows rows, const Layer& layer, const float* hidden);
   void WriteKv(const RowBatch& batch, int32_t layer);
   void WriteRow(KvPlan& plan, int32_t layer, int32_t position, const float* keys, const float* values);
-  void Attend(const RowBatch& batch, int32_t layer);
+  void Attend(int32_t layer);
   void FeedForward(Rows rows, const Layer& layer, float* hidden);
   void ReserveRows(int rows);
 
@@ -76,6 +76,7 @@ class CpuBackend : public Backend {
   ModelConfig config_;
   const CpuKernels* kernels_;
   ThreadPool pool_;
+  SegmentAttention attention_;
   TensorView embedding_;  // of the mapped file, or of the copy of a matrix that is tied to it
   std::unique_ptr<WeightMemory> weight_memory_;  // of all matrices
   std::vector<Layer> layers_;
@@ -87,12 +88,12 @@ class CpuBackend : public Backend {
   size_t weight_bytes_ = 0;
 
   // Scratch of one pass, grown to the largest batch seen.
-  std::vector<float> normed_;                          // [rows, width]
-  std::vector<float> qkv_;                             // [rows, qkv outputs]
-  std::vector<float> attended_;                        // [rows, heads * head_dim]
-  std::vector<float> gate_up_;                         // [rows, gate_up outputs]
-  std::vector<float> activated_;                       // [rows, ffn_width]
-  std::vector<std::vector<float>> attention_scratch_;  // one a thread
+  std::vector<float> normed_;       // [rows, width]
+  std::vector<float> qkv_;          // [rows, qkv outputs]
+  std::vector<KvPlan*> row_plans_;  // of each row, at the layer at hand
+  std::vector<float> attended_;     // [rows, heads * head_dim]
+  std::vector<float> gate_up_;      // [rows, gate_up outputs]
+  std::vector<float> activated_;    // [rows, ffn_width]
 };
 
 }  // namespace epic

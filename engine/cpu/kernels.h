@@ -51,8 +51,13 @@ struct CpuKernels {
   void (*rms_norm)(const float* x, const float* weight, int width, float epsilon, float* out);
   // out[i] = silu(gate[i]) * up[i]
   void (*silu_multiply)(const float* gate, const float* up, int count, float* out);
-  // Segment attention (docs/linking.md §3): softmax(q k^T / sqrt(head_dim)) v over all segments by online softmax.
-  void (*attend)(const AttentionBlock& block);
+  // Segment attention (docs/linking.md §3) of query rows over one unit: a partial for each row.
+  void (*attend_unit)(const AttentionBlock& block);
+  // `running` takes up a partial by log-sum-exp. An empty partial (sums of weights 0) changes nothing; an empty
+  // `running` (highest scores -inf, everything else 0) becomes the partial, to the bit.
+  void (*merge_partial)(int group, int head_dim, const float* partial, float* running);
+  // output[group][head_dim] = the running result over its sums of weights; zeros where nothing was seen.
+  void (*finish_partial)(int group, int head_dim, const float* running, float* output);
 };
 
 // By name ("amx", "avx512bf16", "avx512", "avx2"); nullptr where the name is another's or this processor cannot run it.

@@ -20,8 +20,9 @@ namespace {
 
 template <typename S>
 constexpr CpuKernels MakeKernels() {
-  return CpuKernels{S::kName,           &Multiply<S>, false,            nullptr,   nullptr,
-                    &MultiplyBlocks<S>, &RmsNorm<S>,  &SiluMultiply<S>, &Attend<S>};
+  return CpuKernels{
+      S::kName,    &Multiply<S>,     false,          nullptr,          nullptr,          &MultiplyBlocks<S>,
+      &RmsNorm<S>, &SiluMultiply<S>, &AttendUnit<S>, &MergePartial<S>, &FinishPartial<S>};
 }
 
 // For processors with dot products of bf16 pairs.

@@ -63,6 +63,19 @@ struct Avx2 {
     return _mm256_srlv_epi32(_mm256_set1_epi32(*p), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
   static V ToFloat(I v) { return _mm256_cvtepi32_ps(v); }
+  // The half at p in every lane; the two halves at p, one to every lane of each vector.
+  static V SetHalf(const uint8_t* p) {
+    short half = 0;
+    __builtin_memcpy(&half, p, sizeof(half));
+    return _mm256_cvtph_ps(_mm_set1_epi16(half));
+  }
+  static void SetTwoHalves(const uint8_t* p, V& first, V& second) {
+    int halves = 0;
+    __builtin_memcpy(&halves, p, sizeof(halves));
+    const V both = _mm256_cvtph_ps(_mm_set1_epi32(halves));
+    first = _mm256_moveldup_ps(both);
+    second = _mm256_movehdup_ps(both);
+  }
   static float FromHalf(const uint8_t* p) {
     uint16_t half = 0;
     __builtin_memcpy(&half, p, sizeof(half));
@@ -78,6 +91,27 @@ struct Avx2 {
     __m128 x = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     x = _mm_max_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+  }
+  // Lane i of a where bit i is set, of b where it is not.
+  static V Select(uint32_t bits, V a, V b) {
+    const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i chosen = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), lane), lane);
+    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(chosen));
+  }
+  // 2^x for x <= 0: 2^n 2^r with |r| <= 1/2 and a polynomial of 2^r (relative error below 2e-7); exactly 1 at 0,
+  // exactly 0 below -126.5.
+  static V Exp2(V x) {
+    const V clamped = Max(x, Set(-127.0f));
+    const V n = _mm256_round_ps(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const V r = Sub(clamped, n);
+    V y = Set(0.0013264727f);
+    y = Fma(y, r, Set(0.0096715126f));
+    y = Fma(y, r, Set(0.055507337f));
+    y = Fma(y, r, Set(0.24022242f));
+    y = Fma(y, r, Set(0.69314698f));
+    y = Fma(y, r, Set(1.0f));
+    const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    return Mul(y, _mm256_castsi256_ps(power));
   }
   // e^x = 2^n e^r with |r| <= ln(2) / 2 and the series of e^r to r^7; exactly 1 at 0, exactly 0 below -87.3.
   static V Exp(V x) {

@@ -61,6 +61,19 @@ struct Avx512 {
                              _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
   }
   static V ToFloat(I v) { return _mm512_cvtepi32_ps(v); }
+  // The half at p in every lane; the two halves at p, one to every lane of each vector.
+  static V SetHalf(const uint8_t* p) {
+    short half = 0;
+    __builtin_memcpy(&half, p, sizeof(half));
+    return _mm512_cvtph_ps(_mm256_set1_epi16(half));
+  }
+  static void SetTwoHalves(const uint8_t* p, V& first, V& second) {
+    int halves = 0;
+    __builtin_memcpy(&halves, p, sizeof(halves));
+    const V both = _mm512_cvtph_ps(_mm256_set1_epi32(halves));
+    first = _mm512_moveldup_ps(both);
+    second = _mm512_movehdup_ps(both);
+  }
   static float FromHalf(const uint8_t* p) {
     uint16_t half = 0;
     __builtin_memcpy(&half, p, sizeof(half));
@@ -69,6 +82,22 @@ struct Avx512 {
 
   static float SumLanes(V v) { return _mm512_reduce_add_ps(v); }
   static float MaxLanes(V v) { return _mm512_reduce_max_ps(v); }
+  // Lane i of a where bit i is set, of b where it is not.
+  static V Select(uint32_t bits, V a, V b) { return _mm512_mask_blend_ps(static_cast<__mmask16>(bits), b, a); }
+  // 2^x for x <= 0, as for AVX2.
+  static V Exp2(V x) {
+    const V clamped = Max(x, Set(-127.0f));
+    const V n = _mm512_roundscale_ps(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const V r = Sub(clamped, n);
+    V y = Set(0.0013264727f);
+    y = Fma(y, r, Set(0.0096715126f));
+    y = Fma(y, r, Set(0.055507337f));
+    y = Fma(y, r, Set(0.24022242f));
+    y = Fma(y, r, Set(0.69314698f));
+    y = Fma(y, r, Set(1.0f));
+    const __m512i power = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23);
+    return Mul(y, _mm512_castsi512_ps(power));
+  }
   // The same series as for AVX2.
   static V Exp(V x) {
     const V clamped = Max(_mm512_min_ps(x, Set(88.3762626647949f)), Set(-87.3365478515625f));
