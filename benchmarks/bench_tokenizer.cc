@@ -14,6 +14,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "CLI/CLI.hpp"
@@ -26,7 +27,6 @@
 #include "engine/files/tokenizer_json.h"
 #include "engine/text/tokenizer.h"
 #include "fmt/format.h"
-#include "nlohmann/json.hpp"
 
 namespace epic {
 namespace {
@@ -153,9 +153,8 @@ int Main(const Options& options) {
     return 1;
   }
   const std::vector<Text> texts = {{"English", LongProse(prose)}, {"mixed", Mixture(prose)}};
-  nlohmann::json report = {{"processor", ProcessorName()}, {"threads", 1}, {"runs", options.runs}};
-  report["rows"] = nlohmann::json::array();
-  report["bars"] = nlohmann::json::array();
+  Report report = StartReport("tokenizer", 1);
+  report["runs"] = options.runs;
   std::string table = fmt::format("{}, one core, median of {} runs\n\n{:<44} {:<8} {:>9} {:>12} {:>8}\n",
                                   ProcessorName(), options.runs, "model", "text", "bytes", "bytes/token", "MB/s");
   bool all_hold = true;
@@ -170,19 +169,18 @@ int Main(const Options& options) {
       const Measurement measured = Measure(**tokenizer, text.content, options.runs);
       const double rate = measured.megabytes_per_second;
       const double bytes_per_token = static_cast<double>(text.content.size()) / static_cast<double>(measured.tokens);
-      report["rows"].push_back({{"model", name},
-                                {"text", text.name},
-                                {"bytes", text.content.size()},
-                                {"tokens", measured.tokens},
-                                {"megabytes_per_second", rate}});
+      report["results"].push_back({{"model", name},
+                                   {"text", text.name},
+                                   {"bytes", text.content.size()},
+                                   {"tokens", measured.tokens},
+                                   {"megabytes_per_second", rate}});
       all_hold &= AddBar(report, fmt::format("{}, {}: MB/s", name, text.name), rate, kMegabytesPerSecondBar);
       table += fmt::format("{:<44} {:<8} {:>9} {:>12.2f} {:>8.1f}\n", name, text.name, text.content.size(),
                            bytes_per_token, rate);
     }
   }
   table += fmt::format("\nat least {:.0f} MB/s everywhere: {}\n", kMegabytesPerSecondBar, all_hold ? "holds" : "FAILS");
-  std::cout << (options.format == "json" ? report.dump(2) + "\n" : table);
-  return 0;
+  return PrintReport(std::move(report), table, options.format, "");
 }
 
 }  // namespace
