@@ -76,7 +76,7 @@ absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(const ModelFile& 
   if (kernels == nullptr) {
     return absl::UnimplementedError(
         "the CPU backend needs a processor with AVX2 and FMA (and EPIC_CPU_ISA, where set, must name one that it has: "
-        "avx2 or avx512)");
+        "avx2, avx512, avx512bf16 or amx)");
   }
   std::unique_ptr<CpuBackend> backend(new CpuBackend(file, kernels, threads));
   EPIC_RETURN_IF_ERROR(backend->LoadWeights(file));
@@ -242,6 +242,10 @@ void CpuBackend::Multiply(Rows rows, const float* input, size_t input_stride, co
   const int wanted = CeilDivide(4 * pool_.threads(), std::max(1, row_tasks));
   const int panels = std::clamp(CeilDivide(CeilDivide(panel_count, wanted), 4) * 4, 4, kTaskPanelsMax);
   const int panel_tasks = CeilDivide(panel_count, panels);
+  const size_t rounded_stride = static_cast<size_t>(matrix.inner()) + matrix.inner() % 2;
+  if (by_panels > 0 && kernels_->rounds_activations) {
+    RoundRows(by_blocks, rows.count, input, input_stride, matrix.inner(), rounded_stride);
+  }
   pool_.ParallelFor(block_count + static_cast<int64_t>(row_tasks) * panel_tasks, [&](int64_t task, int) {
     if (task < block_count) {
       const BlockTask& cut = block_tasks[task];
@@ -253,10 +257,29 @@ void CpuBackend::Multiply(Rows rows, const float* input, size_t input_stride, co
     task -= block_count;
     const int row = by_blocks + static_cast<int>(task / panel_tasks) * kProductRows;
     const int panel = static_cast<int>(task % panel_tasks) * panels;
-    kernels_->multiply(input + row * input_stride, input_stride, std::min(kProductRows, rows.count - row),
-                       matrix.panels().Panel(panel), matrix.inner(), std::min(panels, panel_count - panel),
-                       output + row * output_stride + static_cast<size_t>(panel) * kPanelColumns, output_stride,
-                       accumulate);
+    const int count = std::min(kProductRows, rows.count - row);
+    const int panels_here = std::min(panels, panel_count - panel);
+    float* const to = output + row * output_stride + static_cast<size_t>(panel) * kPanelColumns;
+    if (kernels_->rounds_activations) {
+      kernels_->multiply_rounded(rounded_.data() + row * rounded_stride, rounded_stride, count,
+                                 matrix.panels().Panel(panel), matrix.inner(), panels_here, to, output_stride,
+                                 accumulate);
+    } else {
+      kernels_->multiply(input + row * input_stride, input_stride, count, matrix.panels().Panel(panel), matrix.inner(),
+                         panels_here, to, output_stride, accumulate);
+    }
+  });
+}
+
+// rounded_[r] = rows [begin, end) of a product's input as bf16.
+void CpuBackend::RoundRows(int begin, int end, const float* input, size_t input_stride, int inner,
+                           size_t rounded_stride) {
+  if (rounded_.size() < end * rounded_stride) rounded_.resize(end * rounded_stride);
+  pool_.ParallelFor(CeilDivide(end - begin, kRowsPerTask), [&](int64_t task, int) {
+    const int first = begin + static_cast<int>(task) * kRowsPerTask;
+    for (int r = first; r < std::min(end, first + kRowsPerTask); ++r) {
+      kernels_->round_to_bf16(input + r * input_stride, inner, rounded_.data() + r * rounded_stride);
+    }
   });
 }
 

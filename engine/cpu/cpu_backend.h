@@ -65,6 +65,7 @@ class CpuBackend : public Backend {
   void Normalise(int rows, const float* hidden, const std::vector<float>& weight, float* out);
   void Multiply(Rows rows, const float* input, size_t input_stride, const WeightMatrix& matrix, float* output,
                 size_t output_stride, bool accumulate);
+  void RoundRows(int begin, int end, const float* input, size_t input_stride, int inner, size_t rounded_stride);
   void ProjectQkv(Rows rows, const Layer& layer, const float* hidden);
   void WriteKv(const RowBatch& batch, int32_t layer);
   void WriteRow(KvPlan& plan, int32_t layer, int32_t position, const float* keys, const float* values);
@@ -77,7 +78,7 @@ class CpuBackend : public Backend {
   const CpuKernels* kernels_;
   ThreadPool pool_;
   SegmentAttention attention_;
-  TensorView embedding_;  // of the mapped file, or of the copy of a matrix that is tied to it
+  TensorView embedding_;                         // of the mapped file, or of the copy of a matrix that is tied to it
   std::unique_ptr<WeightMemory> weight_memory_;  // of all matrices
   std::vector<Layer> layers_;
   std::vector<float> final_norm_;
@@ -94,6 +95,7 @@ class CpuBackend : public Backend {
   std::vector<float> attended_;     // [rows, heads * head_dim]
   std::vector<float> gate_up_;      // [rows, gate_up outputs]
   std::vector<float> activated_;    // [rows, ffn_width]
+  std::vector<uint16_t> rounded_;   // [rows, inner of the largest product], where the kernels multiply bf16
 };
 
 }  // namespace epic
