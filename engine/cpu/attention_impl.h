@@ -162,14 +162,11 @@ class UnitAttention {
     }
     if (seen == 0) return;
     const int columns = seen >= kAttentionTileRows ? kAttentionTileRows : (seen + 31) / 32 * 32;
-    const size_t tile_elements = static_cast<size_t>(kAttentionTileRows) * dim_;
-    const bool has_next = (tile + 1) * kAttentionTileRows < block_.tile_rows;
-    // Behind the last tile of a unit lies what the next task reads, more often than not; a fetch cannot fault.
     const AttentionTile& at = block_.tiles[tile];
-    const ptrdiff_t keys_ahead =
-        has_next ? block_.tiles[tile + 1].keys - at.keys : static_cast<ptrdiff_t>(tile_elements);
-    const ptrdiff_t values_ahead =
-        has_next ? block_.tiles[tile + 1].values - at.values : static_cast<ptrdiff_t>(tile_elements);
+    const bool has_next = (tile + 1) * kAttentionTileRows < block_.tile_rows;
+    const AttentionTile& next = has_next ? block_.tiles[tile + 1] : block_.next.keys != nullptr ? block_.next : at;
+    const ptrdiff_t keys_ahead = next.keys - at.keys;
+    const ptrdiff_t values_ahead = next.values - at.values;
     const PairMatrix keys{at.keys, 32, static_cast<size_t>(16) * dim_, dim_ / 2, keys_ahead};
     const PairMatrix values{at.values, static_cast<size_t>(2) * dim_, 32, columns / 2, values_ahead};
     MultiplyPairRows<S, Activations, S::kTileRows>(last - first, rotated_ + static_cast<size_t>(first) * dim_, dim_,

@@ -41,6 +41,7 @@ struct AttentionBlock {
   const AttentionTile* tiles = nullptr;  // as many as the highest `end` needs
   const AttentionQuery* queries = nullptr;
   int32_t tile_rows = 0;        // rows that `tiles` hold: the next tile is fetched while one is worked on
+  AttentionTile next = {};      // what the caller reads after this unit, fetched with its last tile; or nulls
   int32_t query_count = 0;      // times `group` at most kAttentionVectorsMax, or one
   int32_t group = 0;            // query heads a kv head
   int32_t head_dim = 0;         // a multiple of 16, at most 256

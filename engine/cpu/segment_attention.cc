@@ -12,6 +12,8 @@ static_assert(kPageTokens == kAttentionTileRows, "a page of private rows is one 
 static_assert(kAttentionTileRows % kTokensPerTile == 0);
 
 constexpr int32_t kMergeRowsPerTask = 4;
+constexpr size_t kChainsPerThread = 4;
+constexpr size_t kChainTasksMax = 8;
 
 }  // namespace
 
@@ -138,9 +140,7 @@ void SegmentAttention::Plan(const RowBatch& batch, int32_t layer) {
 
 void SegmentAttention::PlanWalk(const RowGroup& group, const KvPlan& plan) {
   for (int32_t begin = 0; begin < group.row_count; begin += block_rows_) {
-    const auto walk = static_cast<int32_t>(walks_.size());
     walks_.push_back({&plan, group.row_begin + begin, std::min(block_rows_, group.row_count - begin)});
-    for (int32_t head = 0; head < shape_.kv_heads; ++head) tasks_.push_back({-1, walk, 0, 0, head});
   }
 }
 
@@ -190,19 +190,23 @@ void SegmentAttention::PlanGatherTasks() {
       for (int32_t part = 0; part < parts; ++part) {
         const int32_t begin = unit.query_count * part / parts;
         const int32_t end = unit.query_count * (part + 1) / parts;
-        tasks_.push_back({static_cast<int32_t>(i), 0, unit.query_begin + begin, end - begin, head});
+        tasks_.push_back({static_cast<int32_t>(i), unit.query_begin + begin, end - begin, head});
       }
     }
   }
+  // Within a chain the next task's first keys are fetched in time; enough chains are left to even out the threads.
+  chain_tasks_ = std::clamp<size_t>(tasks_.size() / (kChainsPerThread * pool_.threads()), 1, kChainTasksMax);
 }
 
 void SegmentAttention::Run(int32_t layer, const AttentionRows& rows) {
-  pool_.ParallelFor(static_cast<int64_t>(tasks_.size()), [&](int64_t index, int thread) {
-    const Task& task = tasks_[index];
-    if (task.unit < 0) {
-      Walk(walks_[task.walk], task.head, layer, rows, thread);
+  const auto walks = static_cast<int64_t>(walks_.size()) * shape_.kv_heads;
+  const auto chains = static_cast<int64_t>((tasks_.size() + chain_tasks_ - 1) / chain_tasks_);
+  pool_.ParallelFor(walks + chains, [&](int64_t index, int thread) {
+    if (index < walks) {
+      Walk(walks_[index / shape_.kv_heads], static_cast<int32_t>(index % shape_.kv_heads), layer, rows, thread);
     } else {
-      Gather(task, layer, rows, thread);
+      const size_t begin = static_cast<size_t>(index - walks) * chain_tasks_;
+      Gather(begin, std::min(tasks_.size(), begin + chain_tasks_), layer, rows, thread);
     }
   });
   const auto count = static_cast<int64_t>(gathered_.size());
@@ -224,16 +228,26 @@ AttentionBlock SegmentAttention::MakeBlock(const AttentionRows& rows, int32_t he
   return block;
 }
 
-void SegmentAttention::Gather(const Task& task, int32_t layer, const AttentionRows& rows, int thread) {
-  AttentionTile tiles[kAttentionUnitTiles];
-  AttentionBlock block = MakeBlock(rows, task.head, thread);
-  block.tile_rows = MakeTiles(units_[task.unit].place, layer, task.head, tiles);
-  block.tiles = tiles;
-  block.queries = queries_.data() + task.query_begin;
-  block.query_count = task.query_count;
-  block.partials = partials_.data() + static_cast<size_t>(task.head) * partial_floats_;
-  block.partial_stride = shape_.kv_heads * partial_floats_;
-  kernels_->attend_unit(block);
+void SegmentAttention::Gather(size_t task_begin, size_t task_end, int32_t layer, const AttentionRows& rows,
+                              int thread) {
+  AttentionTile tiles[2][kAttentionUnitTiles];
+  int32_t tile_rows = MakeTiles(units_[tasks_[task_begin].unit].place, layer, tasks_[task_begin].head, tiles[0]);
+  for (size_t i = task_begin; i < task_end; ++i) {
+    const Task& task = tasks_[i];
+    AttentionTile* next_tiles = tiles[(i + 1 - task_begin) % 2];
+    AttentionBlock block = MakeBlock(rows, task.head, thread);
+    block.tiles = tiles[(i - task_begin) % 2];
+    block.tile_rows = tile_rows;
+    if (i + 1 < task_end) {
+      tile_rows = MakeTiles(units_[tasks_[i + 1].unit].place, layer, tasks_[i + 1].head, next_tiles);
+      block.next = next_tiles[0];
+    }
+    block.queries = queries_.data() + task.query_begin;
+    block.query_count = task.query_count;
+    block.partials = partials_.data() + static_cast<size_t>(task.head) * partial_floats_;
+    block.partial_stride = shape_.kv_heads * partial_floats_;
+    kernels_->attend_unit(block);
+  }
 }
 
 // An empty running result.

@@ -93,10 +93,9 @@ class SegmentAttention {
     int32_t slot_begin = 0;  // its partials, in the order in which they merge
     int32_t slot_end = 0;
   };
-  // One kv head of a WalkBlock, or of some of a unit's queries.
+  // One kv head of some of a unit's queries.
   struct Task {
-    int32_t unit = -1;  // -1: a walk
-    int32_t walk = 0;
+    int32_t unit = 0;
     int32_t query_begin = 0;
     int32_t query_count = 0;
     int32_t head = 0;
@@ -113,7 +112,7 @@ class SegmentAttention {
 
   AttentionBlock MakeBlock(const AttentionRows& rows, int32_t head, int thread) const;
   void Walk(const WalkBlock& walk, int32_t head, int32_t layer, const AttentionRows& rows, int thread);
-  void Gather(const Task& task, int32_t layer, const AttentionRows& rows, int thread);
+  void Gather(size_t task_begin, size_t task_end, int32_t layer, const AttentionRows& rows, int thread);
   void Merge(const GatheredRow& row, const AttentionRows& rows, int thread);
   void Clear(float* running) const;
 
@@ -138,6 +137,7 @@ class SegmentAttention {
   std::vector<AttentionQuery> queries_;                                         // unit by unit
   std::vector<GatheredRow> gathered_;
   std::vector<Task> tasks_;
+  size_t chain_tasks_ = 1;  // how many of them a thread takes at a time
   size_t slots_ = 0;
 
   Floats partials_;              // [slot][kv head][partial_floats_]
