@@ -6,6 +6,9 @@
 // every output one over ascending rows; the weight of a row that a query does not see is exactly 0. So the bits of a
 // query's result do not depend on how many others stand in the same call.
 //
+// Where the processor multiplies pairs of bf16, queries and weights are rounded to bf16 too, and a weight counts in the
+// sum as it counts in the output.
+//
 // Included by the instruction sets' source files only, see kernels_impl.h.
 #ifndef EPIC_ENGINE_CPU_ATTENTION_IMPL_H_
 #define EPIC_ENGINE_CPU_ATTENTION_IMPL_H_
@@ -91,18 +94,32 @@ inline void MultiplyPairRows(int rows, const typename Activations::A* a, size_t 
   }
 }
 
+// Stores a vector as a left factor and returns it as it will count.
 template <typename S>
+inline typename S::V StoreFactor(float* p, typename S::V v) {
+  S::Store(p, v);
+  return v;
+}
+template <typename S>
+inline typename S::V StoreFactor(uint16_t* p, typename S::V v) {
+  S::StoreRounded(p, v);
+  return S::LoadBf16(p);
+}
+
+// Activations: FloatActivations<S> or RoundedActivations<S>.
+template <typename S, typename Activations>
 class UnitAttention {
  public:
   explicit UnitAttention(const AttentionBlock& block)
       : block_(block), dim_(block.head_dim), vectors_(block.query_count * block.group) {
     const size_t capacity = AttentionVectorCapacity(block.group);
-    rotated_ = block.scratch;
-    sums_ = rotated_ + capacity * dim_;
+    sums_ = block.scratch;
     totals_ = sums_ + capacity * dim_;
     scores_ = totals_ + capacity * kAttentionLanesMax;
     maxima_ = scores_ + static_cast<size_t>(kAttentionStripMax) * kAttentionTileRows;
     factors_ = maxima_ + capacity;
+    weights_ = reinterpret_cast<A*>(factors_ + capacity);
+    rotated_ = weights_ + static_cast<size_t>(kAttentionStripMax) * kAttentionTileRows;
   }
 
   void Run() {
@@ -128,7 +145,7 @@ class UnitAttention {
 
  private:
   using V = typename S::V;
-  using Activations = FloatActivations<S>;
+  using A = typename Activations::A;
 
   // Turns query row i to where the unit's keys expect it, (R(m) q)·(R(Δ+j) k) = (R(m−Δ+s) q)·(R(s+j) k), and scales it
   // so that scores are exponents of 2.
@@ -140,13 +157,15 @@ class UnitAttention {
     const float* sine = block_.rope_sin + static_cast<size_t>(query.angle) * half;
     for (int g = 0; g < block_.group; ++g) {
       const float* from = block_.rows + query.row * block_.row_stride + static_cast<size_t>(g) * dim_;
-      float* to = rotated_ + (static_cast<size_t>(i) * block_.group + g) * dim_;
+      float* to = scores_;  // not in use yet
       for (int d = 0; d < half; ++d) {
         const float low = from[d] * scale;
         const float high = from[half + d] * scale;
         to[d] = low * cosine[d] - high * sine[d];
         to[half + d] = high * cosine[d] + low * sine[d];
       }
+      A* rotated = rotated_ + (static_cast<size_t>(i) * block_.group + g) * dim_;
+      for (int d = 0; d < dim_; d += S::kWidth) StoreFactor<S>(rotated + d, S::Load(to + d));
     }
   }
 
@@ -174,10 +193,11 @@ class UnitAttention {
     for (int i = first_query, v = first; i <= last_query; ++i) {
       const uint64_t mask = Mask(block_.queries[i], index);
       for (; v < last && v < (i + 1) * block_.group; ++v) {
-        Weigh(v, scores_ + static_cast<size_t>(v - first) * kAttentionTileRows, columns, mask);
+        const size_t at_row = static_cast<size_t>(v - first) * kAttentionTileRows;
+        Weigh(v, scores_ + at_row, weights_ + at_row, columns, mask);
       }
     }
-    MultiplyPairRows<S, Activations, S::kTileRows>(last - first, scores_, kAttentionTileRows, values, dim_,
+    MultiplyPairRows<S, Activations, S::kTileRows>(last - first, weights_, kAttentionTileRows, values, dim_,
                                                    factors_ + first, sums_ + static_cast<size_t>(first) * dim_, dim_);
   }
 
@@ -197,9 +217,9 @@ class UnitAttention {
     return mask;
   }
 
-  // Online softmax: scores become weights; the running maximum and sum are brought to the new maximum, and factors_[v]
+  // Online softmax: scores become weights. The running maximum and sum are brought to the new maximum, and factors_[v]
   // is what brings the output there.
-  void Weigh(int v, float* row, int columns, uint64_t mask) {
+  void Weigh(int v, float* row, A* weights, int columns, uint64_t mask) {
     if (mask != ~uint64_t{0}) {
       for (int j = 0; j < columns; j += S::kWidth) {
         S::Store(row + j, S::Select(static_cast<uint32_t>(mask >> j), S::Load(row + j), S::Set(-__builtin_inff())));
@@ -216,15 +236,13 @@ class UnitAttention {
       S::Store(total, S::Mul(S::Load(total), factor));
       maxima_[v] = tile_max;
     } else if (tile_max == -__builtin_inff()) {
-      for (int j = 0; j < columns; j += S::kWidth) S::Store(row + j, S::Zero());
+      for (int j = 0; j < columns; j += S::kWidth) StoreFactor<S>(weights + j, S::Zero());
       return;
     }
     const V offset = S::Set(maxima_[v]);
     V sum = S::Load(total);
     for (int j = 0; j < columns; j += S::kWidth) {
-      const V weight = S::Exp2(S::Sub(S::Load(row + j), offset));
-      S::Store(row + j, weight);
-      sum = S::Add(sum, weight);
+      sum = S::Add(sum, StoreFactor<S>(weights + j, S::Exp2(S::Sub(S::Load(row + j), offset))));
     }
     S::Store(total, sum);
   }
@@ -245,18 +263,19 @@ class UnitAttention {
   const AttentionBlock& block_;
   const int dim_;
   const int vectors_;
-  float* rotated_;  // [vectors][dim]
   float* sums_;     // [vectors][dim], the output before its division by the total
   float* totals_;   // [vectors][kAttentionLanesMax], sums of weights, lane by lane
   float* scores_;   // [kAttentionStripMax][kAttentionTileRows], of the strip at hand
   float* maxima_;   // [vectors]
   float* factors_;  // [vectors]
+  A* weights_;      // as scores_
+  A* rotated_;      // [vectors][dim]
 };
 
-template <typename S>
+template <typename S, typename Activations>
 void AttendUnit(const AttentionBlock& block) {
   static_assert(S::kTileRows <= kAttentionStripMax && S::kWidth <= kAttentionLanesMax);
-  UnitAttention<S>(block).Run();
+  UnitAttention<S, Activations>(block).Run();
 }
 
 template <typename S>

@@ -69,7 +69,7 @@ constexpr size_t AttentionVectorCapacity(int group) {
 
 constexpr size_t AttentionScratchFloats(int group, int head_dim) {
   const size_t floats = AttentionVectorCapacity(group) * (2 * static_cast<size_t>(head_dim) + kAttentionLanesMax + 2) +
-                        static_cast<size_t>(kAttentionStripMax) * kAttentionTileRows;
+                        2 * static_cast<size_t>(kAttentionStripMax) * kAttentionTileRows;
   return (floats + 15) / 16 * 16;
 }
 

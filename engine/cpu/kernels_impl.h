@@ -20,9 +20,10 @@ namespace {
 
 template <typename S>
 constexpr CpuKernels MakeKernels() {
-  return CpuKernels{
-      S::kName,    &Multiply<S>,     false,          nullptr,          nullptr,          &MultiplyBlocks<S>,
-      &RmsNorm<S>, &SiluMultiply<S>, &AttendUnit<S>, &MergePartial<S>, &FinishPartial<S>};
+  return CpuKernels{S::kName,         &Multiply<S>,     false,
+                    nullptr,          nullptr,          &MultiplyBlocks<S>,
+                    &RmsNorm<S>,      &SiluMultiply<S>, &AttendUnit<S, FloatActivations<S>>,
+                    &MergePartial<S>, &FinishPartial<S>};
 }
 
 // For processors with dot products of bf16 pairs.
@@ -32,6 +33,7 @@ constexpr CpuKernels MakeRoundingKernels() {
   kernels.rounds_activations = true;
   kernels.round_to_bf16 = &RoundToBf16<S>;
   kernels.multiply_rounded = &MultiplyRounded<S>;
+  kernels.attend_unit = &AttendUnit<S, RoundedActivations<S>>;
   return kernels;
 }
 

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/cpu/emulated_kernels_for_test.h"
 #include "engine/cpu/segment_attention_testing.h"
 
 namespace epic {
@@ -21,7 +22,7 @@ constexpr int32_t kPositions = 6000;
 class SegmentAttentionTest : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    kernels_ = CpuKernelsByName(GetParam());
+    kernels_ = KernelsForTest(GetParam());
     if (kernels_ == nullptr) GTEST_SKIP() << "this processor does not run " << GetParam();
   }
 
@@ -108,8 +109,9 @@ class NaiveRow {
   std::vector<std::vector<double>> values_;
 };
 
-void ExpectEqualsReference(AttentionWorld& world, const std::vector<float>& output, int32_t layer,
-                           const std::string& what) {
+void ExpectEqualsReference(AttentionWorld& world, const CpuKernels& kernels, const std::vector<float>& output,
+                           int32_t layer, const std::string& what) {
+  const double tolerance = kernels.rounds_activations ? 2e-2 : 2e-5;
   const int32_t dim = world.shape().head_dim;
   for (const RowGroup& group : world.batch().groups) {
     for (int32_t r = group.row_begin; r < group.row_begin + group.row_count; ++r) {
@@ -119,7 +121,8 @@ void ExpectEqualsReference(AttentionWorld& world, const std::vector<float>& outp
         naive.See(group.kv->PlanFor(layer), world.batch().positions[r]);
         const std::vector<double> expected = naive.Result();
         for (int32_t d = 0; d < dim; ++d) {
-          ASSERT_NEAR(output[at + d], expected[d], 2e-5) << what << ", row " << r << " head " << head << " dim " << d;
+          ASSERT_NEAR(output[at + d], expected[d], tolerance)
+              << what << ", row " << r << " head " << head << " dim " << d;
         }
       }
     }
@@ -167,22 +170,23 @@ TEST_P(SegmentAttentionTest, EqualsANaiveReferenceForRandomBatches) {
       AttentionWorld world({.layers = 1, .kv_heads = 1 + group % 2, .head_dim = dim}, group * (1 + group % 2),
                            kPositions, dim * 100 + group);
       AddRandomSequences(world, 2, 9);
-      ExpectEqualsReference(world, Run(world), 0, "dim " + std::to_string(dim) + " group " + std::to_string(group));
+      ExpectEqualsReference(world, *kernels_, Run(world), 0,
+                            "dim " + std::to_string(dim) + " group " + std::to_string(group));
     }
   }
 }
 
 TEST_P(SegmentAttentionTest, BitsDependOnTheRowsOwnSequenceAlone) {
-  for (const int32_t group : {1, 3, 4, 7}) {
+  for (const int32_t group : {1, 3, 7}) {
     AttentionWorld world({.layers = 2, .kv_heads = 2, .head_dim = 64}, 2 * group, kPositions, 77 + group);
-    AddRandomSequences(world, 6, 150);
+    AddRandomSequences(world, 4, 70);
     const RowBatch& batch = world.batch();
     const std::vector<float> gathered = Run(world, batch, 1);
     for (const int threads : {2, 5}) EXPECT_EQ(Run(world, batch, 1, threads), gathered) << threads << " threads";
     EXPECT_EQ(Run(world, batch, 1, 1, 0), gathered) << "walked";
-    EXPECT_EQ(Run(world, batch, 1, 3, size_t{1} << 20), gathered) << "some walked, some gathered";
+    EXPECT_EQ(Run(world, batch, 1, 3, size_t{1} << 18), gathered) << "some walked, some gathered";
 
-    // Each sequence alone, and every seventh row alone.
+    // Each sequence alone, and some rows alone.
     const size_t stride = world.query_stride();
     const auto expect_alone = [&](const RowGroup& part, size_t partial_bytes_max) {
       RowBatch alone = batch;
@@ -196,7 +200,7 @@ TEST_P(SegmentAttentionTest, BitsDependOnTheRowsOwnSequenceAlone) {
     for (const RowGroup& part : batch.groups) {
       for (const size_t limit : {SegmentAttention::kPartialBytesMax, size_t{0}}) {
         expect_alone(part, limit);
-        for (int32_t r = 0; r < part.row_count; r += 7) expect_alone({part.kv, part.row_begin + r, 1}, limit);
+        for (int32_t r = 0; r < part.row_count; r += 13) expect_alone({part.kv, part.row_begin + r, 1}, limit);
       }
     }
   }
@@ -211,7 +215,7 @@ TEST_P(SegmentAttentionTest, SequencesThatShareAChunkUnlikeEachOtherAreSeenEachI
   world.AddSequence({{chunk, 16, 700, 900, {}}, {chunk, 600, 1100, 1700, {}}}, std::vector<int32_t>{5, 3000, 3001}, 2);
   world.AddSequence({{chunk, 0, 1100, 10, stale}}, std::vector<int32_t>{10, 40, 41, 500, 1000, 1110}, 6);
   const std::vector<float> output = Run(world);
-  ExpectEqualsReference(world, output, 0, "shared");
+  ExpectEqualsReference(world, *kernels_, output, 0, "shared");
   EXPECT_EQ(Run(world, world.batch(), 0, 1, 0), output);
 }
 
@@ -271,13 +275,14 @@ TEST_P(SegmentAttentionTest, APlanHoldsForTheLayersThatShareIt) {
     }
     std::vector<float> output(world.queries().size(), 7);
     attention.Run(layer, world.Rows(output.data()));
-    ExpectEqualsReference(world, output, layer, "layer " + std::to_string(layer));
+    ExpectEqualsReference(world, *kernels_, output, layer, "layer " + std::to_string(layer));
   }
   EXPECT_EQ(planned_at, (std::vector<int32_t>{0, 2}));
   EXPECT_EQ(attention.layer_end(), 5);
 }
 
-INSTANTIATE_TEST_SUITE_P(InstructionSets, SegmentAttentionTest, ::testing::Values("avx2", "avx512"),
+INSTANTIATE_TEST_SUITE_P(InstructionSets, SegmentAttentionTest,
+                         ::testing::Values("avx2", "avx512", "avx512bf16", "amx", "emulated_avx512bf16"),
                          [](const auto& param) { return std::string(param.param); });
 
 }  // namespace
