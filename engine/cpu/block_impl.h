@@ -2,9 +2,11 @@
 // sums.
 //
 // A weight is exactly the float that DequantizeRows (engine/files) gives, up to the one rounding that a fused d * q + m
-// saves. Every result is S::kWidth sums, each a chain of fused multiply-adds in ascending order of the blocks and in
-// the decoder's order within one, added up at the end: the same whatever the tile, so that a row does not depend on the
-// others. A tile of several rows decodes each block once for all of them.
+// saves; where there is no minimum, the scale is multiplied with the sum of a group instead of with each weight. Every
+// result is S::kWidth sums: groups of up to 32 elements are chains of fused multiply-adds of their own, added to the
+// sums in ascending order, and the sums are added up at the end. That is the same whatever the tile, so that a row does
+// not depend on the others, and it leaves enough independent chains in a tile of one row. A tile of several rows
+// decodes each block once for all of them.
 //
 // Included by the instruction sets' source files only, see kernels_impl.h.
 #ifndef EPIC_ENGINE_CPU_BLOCK_IMPL_H_
@@ -18,7 +20,8 @@
 namespace epic {
 namespace {
 
-// A decoder calls use(i, vector) for the elements i, i + 1, ... of a block, S::kWidth at a time, each once.
+// A decoder gives groups of elements: use(w, at) for vectors w[j] of weights that begin with element at[j] of the
+// block, or use(w, at, scale) where all of them are still to be multiplied by `scale`.
 
 // Scale (half), [minimum (half)], [32 fifth bits, element 0 lowest], 16 bytes whose low nibbles are elements 0-15 and
 // whose high nibbles are elements 16-31. Without a minimum the elements are biased by half their range.
@@ -30,13 +33,14 @@ struct NibbleBlocks {
   template <typename Use>
   static inline void Decode(const uint8_t* block, const Use& use) {
     using I = typename S::I;
-    const float scale = S::FromHalf(block);
-    const typename S::V scales = S::Set(scale);
-    const typename S::V minima =
-        S::Set(kHasMinimum ? S::FromHalf(block + 2) : scale * (kHasFifthBits ? -16.0f : -8.0f));
+    using V = typename S::V;
+    constexpr int kHalf = 16 / S::kWidth;  // vectors of low nibbles, and of high ones
+    V weights[2 * kHalf];
+    int at[2 * kHalf];
     const uint8_t* nibbles = block + kBytes - 16;
 #pragma GCC unroll 4
-    for (int i = 0; i < 16; i += S::kWidth) {
+    for (int j = 0; j < kHalf; ++j) {
+      const int i = j * S::kWidth;
       const I bytes = S::WidenBytes(nibbles + i);
       I low = S::And(bytes, S::SetInt(0x0f));
       I high = S::ShiftRight(bytes, 4);
@@ -45,8 +49,24 @@ struct NibbleBlocks {
         low = S::Or(low, S::And(S::ShiftLeft(S::SpreadBits(fifth + i / 8), 4), S::SetInt(0x10)));
         high = S::Or(high, S::And(S::ShiftLeft(S::SpreadBits(fifth + 2 + i / 8), 4), S::SetInt(0x10)));
       }
-      use(i, S::Fma(S::ToFloat(low), scales, minima));
-      use(16 + i, S::Fma(S::ToFloat(high), scales, minima));
+      if constexpr (!kHasMinimum) {
+        const I bias = S::SetInt(kHasFifthBits ? 16 : 8);
+        low = S::SubInt(low, bias);
+        high = S::SubInt(high, bias);
+      }
+      weights[j] = S::ToFloat(low);
+      weights[kHalf + j] = S::ToFloat(high);
+      at[j] = i;
+      at[kHalf + j] = 16 + i;
+    }
+    if constexpr (kHasMinimum) {
+      V scale, minimum;
+      S::SetTwoHalves(block, scale, minimum);
+#pragma GCC unroll 4
+      for (int j = 0; j < 2 * kHalf; ++j) weights[j] = S::Fma(weights[j], scale, minimum);
+      use(weights, at);
+    } else {
+      use(weights, at, S::SetHalf(block));
     }
   }
 };
@@ -59,11 +79,15 @@ struct ByteBlocks {
 
   template <typename Use>
   static inline void Decode(const uint8_t* block, const Use& use) {
-    const typename S::V scales = S::Set(S::FromHalf(block));
+    constexpr int kVectors = 32 / S::kWidth;
+    typename S::V weights[kVectors];
+    int at[kVectors];
 #pragma GCC unroll 4
-    for (int i = 0; i < 32; i += S::kWidth) {
-      use(i, S::Mul(S::ToFloat(S::WidenSignedBytes(block + 2 + i)), scales));
+    for (int j = 0; j < kVectors; ++j) {
+      at[j] = j * S::kWidth;
+      weights[j] = S::ToFloat(S::WidenSignedBytes(block + 2 + at[j]));
     }
+    use(weights, at, S::SetHalf(block));
   }
 };
 
@@ -97,8 +121,12 @@ struct GroupBlocks {
       const typename S::V minima_low = S::Set(-minimum * static_cast<float>(Minimum(packed, even)));
       const typename S::V scales_high = S::Set(scale * static_cast<float>(Scale(packed, even + 1)));
       const typename S::V minima_high = S::Set(-minimum * static_cast<float>(Minimum(packed, even + 1)));
+      constexpr int kVectors = 32 / S::kWidth;
+      typename S::V weights_low[kVectors], weights_high[kVectors];
+      int at_low[kVectors], at_high[kVectors];
 #pragma GCC unroll 4
-      for (int i = 0; i < 32; i += S::kWidth) {
+      for (int j = 0; j < kVectors; ++j) {
+        const int i = j * S::kWidth;
         const I bytes = S::WidenBytes(nibbles + pair * 32 + i);
         I low = S::And(bytes, S::SetInt(0x0f));
         I high = S::ShiftRight(bytes, 4);
@@ -107,9 +135,13 @@ struct GroupBlocks {
           low = S::Or(low, S::And(S::ShiftLeft(fifth, 4), S::SetInt(0x10)));
           high = S::Or(high, S::And(S::ShiftLeft(fifth, 3), S::SetInt(0x10)));
         }
-        use(even * 32 + i, S::Fma(S::ToFloat(low), scales_low, minima_low));
-        use(even * 32 + 32 + i, S::Fma(S::ToFloat(high), scales_high, minima_high));
+        weights_low[j] = S::Fma(S::ToFloat(low), scales_low, minima_low);
+        weights_high[j] = S::Fma(S::ToFloat(high), scales_high, minima_high);
+        at_low[j] = even * 32 + i;
+        at_high[j] = even * 32 + 32 + i;
       }
+      use(weights_low, at_low);
+      use(weights_high, at_high);
     }
   }
 };
@@ -132,31 +164,38 @@ struct SixBitBlocks {
       const int column = sixteen % 2 * 16;
       const uint8_t* nibbles = block + half * 64 + column;
       const uint8_t* pairs = block + 128 + half * 32 + column;
-      typename S::V scales[4];
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        scales[j] = S::Set(scale * static_cast<float>(group_scales[half * 8 + j * 2 + sixteen % 2]));
-      }
+      const auto group = [&](int j, const auto& decode) {
+        constexpr int kVectors = 16 / S::kWidth;
+        typename S::V weights[kVectors];
+        int at[kVectors];
 #pragma GCC unroll 2
-      for (int i = 0; i < 16; i += S::kWidth) {
-        const I first = S::WidenBytes(nibbles + i);
-        const I second = S::WidenBytes(nibbles + 32 + i);
-        const I upper = S::WidenBytes(pairs + i);
-        const I nibble = S::SetInt(0x0f);
-        const I pair = S::SetInt(0x30);
-        const I bias = S::SetInt(32);
-        const auto give = [&](int j, I low, I high) {
-          const I element = S::SubInt(S::Or(low, S::And(high, pair)), bias);
-          use(half * 128 + j * 32 + column + i, S::Mul(S::ToFloat(element), scales[j]));
-        };
-        give(0, S::And(first, nibble), S::ShiftLeft(upper, 4));
-        give(1, S::And(second, nibble), S::ShiftLeft(upper, 2));
-        give(2, S::ShiftRight(first, 4), upper);
-        give(3, S::ShiftRight(second, 4), S::ShiftRight(upper, 2));
-      }
+        for (int v = 0; v < kVectors; ++v) {
+          const int i = v * S::kWidth;
+          weights[v] = S::ToFloat(S::SubInt(decode(i), S::SetInt(32)));
+          at[v] = half * 128 + j * 32 + column + i;
+        }
+        use(weights, at, S::Set(scale * static_cast<float>(group_scales[half * 8 + j * 2 + sixteen % 2])));
+      };
+      const auto low = [&](int i) { return S::And(S::WidenBytes(nibbles + i), S::SetInt(0x0f)); };
+      const auto high = [&](int i) { return S::ShiftRight(S::WidenBytes(nibbles + i), 4); };
+      const auto upper = [&](I shifted) { return S::And(shifted, S::SetInt(0x30)); };
+      const auto pair = [&](int i) { return S::WidenBytes(pairs + i); };
+      group(0, [&](int i) { return S::Or(low(i), upper(S::ShiftLeft(pair(i), 4))); });
+      group(1, [&](int i) { return S::Or(low(32 + i), upper(S::ShiftLeft(pair(i), 2))); });
+      group(2, [&](int i) { return S::Or(high(i), upper(pair(i))); });
+      group(3, [&](int i) { return S::Or(high(32 + i), upper(S::ShiftRight(pair(i), 2))); });
     }
   }
 };
+
+template <typename S, int kVectors>
+inline typename S::V MultiplyGroup(const float* a, const typename S::V (&weights)[kVectors],
+                                   const int (&at)[kVectors]) {
+  typename S::V sum = S::Mul(weights[0], S::Load(a + at[0]));
+#pragma GCC unroll 4
+  for (int j = 1; j < kVectors; ++j) sum = S::Fma(weights[j], S::Load(a + at[j]), sum);
+  return sum;
+}
 
 template <typename S, typename Blocks, int kRows, int kOutputs>
 inline void MultiplyBlockTile(const float* a, size_t a_stride, const uint8_t* weights, size_t row_bytes, int blocks,
@@ -171,10 +210,18 @@ inline void MultiplyBlockTile(const float* a, size_t a_stride, const uint8_t* we
     const float* activations = a + static_cast<size_t>(b) * Blocks::kElements;
 #pragma GCC unroll 8
     for (int o = 0; o < kOutputs; ++o) {
-      Blocks::Decode(weights + o * row_bytes + static_cast<size_t>(b) * Blocks::kBytes, [&](int i, typename S::V w) {
+      const auto use = [&](const auto& group_weights, const auto& at, auto... scale) {
 #pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) sums[r][o] = S::Fma(w, S::Load(activations + r * a_stride + i), sums[r][o]);
-      });
+        for (int r = 0; r < kRows; ++r) {
+          const typename S::V group = MultiplyGroup<S>(activations + r * a_stride, group_weights, at);
+          if constexpr (sizeof...(scale) == 0) {
+            sums[r][o] = S::Add(sums[r][o], group);
+          } else {
+            sums[r][o] = S::Fma(group, scale..., sums[r][o]);
+          }
+        }
+      };
+      Blocks::Decode(weights + o * row_bytes + static_cast<size_t>(b) * Blocks::kBytes, use);
     }
   }
 #pragma GCC unroll 16
@@ -205,27 +252,27 @@ inline void MultiplyBlockRows(const float* a, size_t a_stride, const uint8_t* we
   }
 }
 
+// Weights that the rows' tiles go over before the next ones' turn: they stay in the first-level cache.
+inline constexpr size_t kBlockChunkBytes = 16 * 1024;
+
 template <typename S, typename Blocks>
 void MultiplyBlocksOf(const float* a, size_t a_stride, int rows, const uint8_t* weights, int inner, int outputs,
                       float* c, size_t c_stride, bool accumulate) {
   const int blocks = inner / Blocks::kElements;
   const size_t row_bytes = static_cast<size_t>(blocks) * Blocks::kBytes;
-  int r = 0;
-  for (; r + 8 <= rows; r += 8) {
-    MultiplyBlockRows<S, Blocks, 8, 1>(a + r * a_stride, a_stride, weights, row_bytes, blocks, outputs,
-                                       c + r * c_stride, c_stride, accumulate);
-  }
-  for (; r + 4 <= rows; r += 4) {
-    MultiplyBlockRows<S, Blocks, 4, 2>(a + r * a_stride, a_stride, weights, row_bytes, blocks, outputs,
-                                       c + r * c_stride, c_stride, accumulate);
-  }
-  for (; r + 2 <= rows; r += 2) {
-    MultiplyBlockRows<S, Blocks, 2, 2>(a + r * a_stride, a_stride, weights, row_bytes, blocks, outputs,
-                                       c + r * c_stride, c_stride, accumulate);
-  }
-  for (; r < rows; ++r) {
-    MultiplyBlockRows<S, Blocks, 1, 4>(a + r * a_stride, a_stride, weights, row_bytes, blocks, outputs,
-                                       c + r * c_stride, c_stride, accumulate);
+  const int fitting = static_cast<int>(kBlockChunkBytes / (row_bytes + 1)) / 4 * 4;
+  const int chunk = rows == 1 ? outputs : fitting < 4 ? 4 : fitting;
+  for (int o = 0; o < outputs; o += chunk) {
+    const int count = outputs - o < chunk ? outputs - o : chunk;
+    const uint8_t* from = weights + o * row_bytes;
+    const auto tile = [&](auto function, int r) {
+      function(a + r * a_stride, a_stride, from, row_bytes, blocks, count, c + r * c_stride + o, c_stride, accumulate);
+    };
+    int r = 0;
+    for (; r + 8 <= rows; r += 8) tile(&MultiplyBlockRows<S, Blocks, 8, 1>, r);
+    for (; r + 4 <= rows; r += 4) tile(&MultiplyBlockRows<S, Blocks, 4, 2>, r);
+    for (; r + 2 <= rows; r += 2) tile(&MultiplyBlockRows<S, Blocks, 2, 2>, r);
+    for (; r < rows; ++r) tile(&MultiplyBlockRows<S, Blocks, 1, 4>, r);
   }
 }
 

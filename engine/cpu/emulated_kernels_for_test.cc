@@ -143,6 +143,11 @@ struct Emulated {
   static V ToFloat(I v) {
     return Floats([&](int i) { return static_cast<float>(static_cast<int32_t>(v.lane[i])); });
   }
+  static V SetHalf(const uint8_t* p) { return Set(FromHalf(p)); }
+  static void SetTwoHalves(const uint8_t* p, V& first, V& second) {
+    first = SetHalf(p);
+    second = SetHalf(p + 2);
+  }
   static float FromHalf(const uint8_t* p) { return HalfToFloat(static_cast<uint16_t>(p[0] | p[1] << 8)); }
 
   static I SetPair(const uint16_t* p) {
