@@ -33,10 +33,11 @@ namespace epic {
 struct EngineOptions {
   std::string model_path;
   std::string cache_dir;                      // for the remembered fingerprint; empty: remember nothing
-  int32_t threads = 0;                        // compute threads; 0: one a core
+  int32_t threads = 0;                        // compute threads; 0: one a core, never more than cores
   size_t private_kv_bytes = size_t{1} << 30;  // rows of running requests, pages of 64 tokens
+  // Private rows that are kept for requests to come (row_cache.h); 0: none. Beside private_kv_bytes, not part of it.
   size_t prefix_cache_bytes = size_t{256} << 20;
-  int32_t piece_tokens = 256;  // rows of prefill or link between two decode steps
+  int32_t piece_tokens = 256;  // rows of prefill or link in one step; fewer where sequences wait for their next token
   int32_t running_requests_max = 64;
   // All problems at once, INVALID_ARGUMENT naming field, value and limit.
   absl::Status Validate() const;
@@ -45,9 +46,10 @@ struct EngineOptions {
 // Everything that a request's timing and usage are made from.
 struct GenerationStats {
   int32_t prompt_tokens = 0;
-  int32_t cached_tokens = 0;     // in chunks
-  int32_t selected_tokens = 0;   // M: rows that run through all layers
-  double recomputed_tokens = 0;  // row-layers run for the prompt / layers
+  int32_t cached_tokens = 0;      // in chunks
+  int32_t selected_tokens = 0;    // M: rows that ran through all layers, without those that were kept from before
+  int32_t prefix_hit_tokens = 0;  // rows of the linker's choice that were kept from before
+  double recomputed_tokens = 0;   // row-layers run for the prompt / layers
   int32_t completion_tokens = 0;
   int64_t queue_us = 0;
   int64_t compile_us = 0;  // naive-last: fresh spans compiled alone
@@ -81,6 +83,10 @@ struct GenerationRequest {
   int32_t top_logprobs = 0;
   bool logprobs = false;
   bool record_selection = false;
+  // Rows that requests ran are kept for later ones with the same salt, and for no others: the tenant.
+  std::string cache_salt;
+  // False: neither uses rows that were kept nor keeps its own. For measurements of what a linker costs.
+  bool reuses_rows = true;
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
 
   std::function<void(const GeneratedToken&)> on_token;
@@ -103,8 +109,11 @@ struct EngineLoad {
   int64_t waiting_requests = 0;
   int64_t queued_tokens = 0;             // rows still to be run by admitted and waiting requests and compile jobs
   double prefill_tokens_per_second = 0;  // measured, smoothed; 0 before the first measurement
-  size_t private_kv_used_bytes = 0;
+  size_t private_kv_used_bytes = 0;  // reserved by running requests, without the pages that they share with the cache
+  size_t private_kv_peak_bytes = 0;  // the largest it has been
   size_t private_kv_capacity_bytes = 0;
+  size_t prefix_cache_used_bytes = 0;
+  size_t prefix_cache_capacity_bytes = 0;
   uint64_t requests_total = 0;
   uint64_t generated_tokens_total = 0;
   uint64_t linked_rows_total = 0;

@@ -31,10 +31,10 @@ LinkJob::LinkJob(Backend& backend, std::span<const PromptSegment> prompt, const 
     selected_.resize(tokens_.size());
     std::iota(selected_.begin(), selected_.end(), 0);
   }
-  BuildPlans(plan, std::move(options.cached_pages));
+  BuildPlans(plan, std::move(options));
 }
 
-void LinkJob::BuildPlans(const LinkPlan& plan, std::vector<std::shared_ptr<KvPage>> cached_pages) {
+void LinkJob::BuildPlans(const LinkPlan& plan, Options options) {
   const KvShape shape = backend_.kv_shape();
   int32_t first_layer = 0;
   if (phase_ == Phase::kAllRows) {
@@ -49,10 +49,11 @@ void LinkJob::BuildPlans(const LinkPlan& plan, std::vector<std::shared_ptr<KvPag
                            first_position_ + offsets_[shared.segment],
                            {}});
   }
-  if (!cached_pages.empty()) {
-    main.rows.AdoptPrefix(std::move(cached_pages));
-    const int32_t cached = main.rows.size();
-    std::erase_if(selected_, [cached](int32_t position) { return position < cached; });
+  if (options.cached_rows > 0) {
+    std::vector<int32_t> positions(selected_.begin(), selected_.begin() + options.cached_rows);
+    selected_.erase(selected_.begin(), selected_.begin() + options.cached_rows);
+    for (int32_t& position : positions) position += first_position_;
+    main.rows.Adopt(std::move(options.cached_pages), positions);
   }
   kv_.plans.push_back(std::move(main));
 }
@@ -87,6 +88,11 @@ void LinkJob::FinishRows(const float* last_hidden) {
   if (next_ < selected_.size()) return;
   last_hidden_.assign(last_hidden, last_hidden + backend_.config().width);
   phase_ = Phase::kDone;
+}
+
+int32_t LinkJob::OwnPassRowsPerRow() const {
+  // The first pass runs one layer, and the keys and values of another.
+  return phase_ == Phase::kAllRows ? std::max(1, backend_.config().layers / kCacheBlendFullLayers) : 1;
 }
 
 int32_t LinkJob::RunOwnPass(int32_t rows_max) {

@@ -21,8 +21,10 @@ namespace epic {
 class LinkJob {
  public:
   struct Options {
-    int32_t first_position = 0;                         // of the prompt's first token; tests move whole prompts
-    std::vector<std::shared_ptr<KvPage>> cached_pages;  // linker `prefix`: pages that hold the prompt's first rows
+    int32_t first_position = 0;  // of the prompt's first token; tests move whole prompts
+    // The plan's first rows where they have run before (PrivateRows::Adopt); fewer than all, and none for CacheBlend.
+    int32_t cached_rows = 0;
+    std::vector<std::shared_ptr<KvPage>> cached_pages = {};
   };
 
   // `prompt` gives token ids and, for linkers that use them, chunks (compiled fresh segments of naive-last included:
@@ -40,10 +42,12 @@ class LinkJob {
   void FinishRows(const float* last_hidden);
   // REQUIRES: NeedsOwnPass(). Runs at most `rows_max` rows; returns how many.
   int32_t RunOwnPass(int32_t rows_max);
+  // REQUIRES: NeedsOwnPass(). How many rows of the next pass take no longer than one row through all layers.
+  int32_t OwnPassRowsPerRow() const;
 
   SequenceKv& kv() { return kv_; }
   const std::vector<float>& last_hidden() const { return last_hidden_; }  // REQUIRES: Done()
-  // The rows that ran through all layers (relative to the prompt's start); final once Done().
+  // The rows that ran through all layers for this job (relative to the prompt's start); final once Done().
   const std::vector<int32_t>& selected() const { return selected_; }
   // CacheBlend: the deviation of each chunk token's value at layer 1, in the order of the prompt; for tests.
   const std::vector<double>& deviations() const { return deviations_; }
@@ -53,7 +57,7 @@ class LinkJob {
  private:
   enum class Phase { kRows, kAllRows, kChosenRows, kDone };
 
-  void BuildPlans(const LinkPlan& plan, std::vector<std::shared_ptr<KvPage>> cached_pages);
+  void BuildPlans(const LinkPlan& plan, Options options);
   void RunAllRowsPiece(int32_t begin, int32_t count);
   void Choose();
   double Deviation(const SharedSegment& segment, int32_t row);

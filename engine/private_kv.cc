@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <numeric>
+#include <utility>
 
 namespace epic {
 
@@ -15,14 +15,24 @@ size_t KvPage::Bytes(const KvShape& shape, int32_t layer_begin, int32_t layer_en
   return shape.MatrixBytes(kPageTokens) * 2 * static_cast<size_t>(layer_end - layer_begin);
 }
 
-KvPage::KvPage(const KvShape& shape, int32_t layer_begin, int32_t layer_end)
-    : layer_begin_(layer_begin), matrix_(shape.MatrixBytes(kPageTokens) / sizeof(uint16_t)) {
-  const size_t bytes = Bytes(shape, layer_begin, layer_end);
+KvPage::Memory KvPage::Allocate(size_t bytes) {
   void* memory = std::aligned_alloc(64, bytes);
   if (memory == nullptr) throw std::bad_alloc();
+  return Memory(static_cast<uint16_t*>(memory));
+}
+
+KvPage::KvPage(const KvShape& shape, int32_t layer_begin, int32_t layer_end)
+    : layer_begin_(layer_begin),
+      matrix_(shape.MatrixBytes(kPageTokens) / sizeof(uint16_t)),
+      bytes_(Bytes(shape, layer_begin, layer_end)),
+      data_(Allocate(bytes_)) {
   // Rows that were not written yet are read, with weight 0, by the last tile: they must be finite.
-  std::memset(memory, 0, bytes);
-  data_.reset(static_cast<uint16_t*>(memory));
+  std::memset(data_.get(), 0, bytes_);
+}
+
+KvPage::KvPage(const KvPage& other)
+    : layer_begin_(other.layer_begin_), matrix_(other.matrix_), bytes_(other.bytes_), data_(Allocate(bytes_)) {
+  std::memcpy(data_.get(), other.data_.get(), bytes_);
 }
 
 void PrivateRows::Append(std::span<const int32_t> positions) {
@@ -34,10 +44,10 @@ void PrivateRows::Append(std::span<const int32_t> positions) {
   }
 }
 
-void PrivateRows::AdoptPrefix(std::vector<std::shared_ptr<KvPage>> pages) {
-  assert(positions_.empty());
-  positions_.resize(pages.size() * kPageTokens);
-  std::iota(positions_.begin(), positions_.end(), 0);
+void PrivateRows::Adopt(std::vector<std::shared_ptr<KvPage>> pages, std::span<const int32_t> positions) {
+  assert(positions_.empty() && pages_.empty());
+  assert(pages.size() == (positions.size() + kPageTokens - 1) / kPageTokens);
+  positions_.assign(positions.begin(), positions.end());
   pages_ = std::move(pages);
 }
 

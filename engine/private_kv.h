@@ -1,9 +1,9 @@
 // A request's own KV rows, in pages, and the plan by which its queries see shared and private rows together.
 //
 // Private rows (recomputed heads, fresh and generated tokens) are kept in the order of their positions, 64 to a page,
-// so that causality is a prefix length. Full pages are immutable and may be shared with the prefix cache. Shared chunks
-// are never paged or copied. One sequence's state is touched by one thread at a time (the scheduler's), but for the
-// rows of a batch, which the backend's threads write at places of their own.
+// so that causality is a prefix length. Full pages are immutable and may be shared with the cache of private rows
+// (row_cache.h). Shared chunks are never paged or copied. One sequence's state is touched by one thread at a time (the
+// scheduler's), but for the rows of a batch, which the backend's threads write at places of their own.
 #ifndef EPIC_ENGINE_PRIVATE_KV_H_
 #define EPIC_ENGINE_PRIVATE_KV_H_
 
@@ -24,6 +24,8 @@ inline constexpr int32_t kPageTokens = 64;
 class KvPage {
  public:
   KvPage(const KvShape& shape, int32_t layer_begin, int32_t layer_end);
+  KvPage(const KvPage& other);
+  KvPage& operator=(const KvPage&) = delete;
   static size_t Bytes(const KvShape& shape, int32_t layer_begin, int32_t layer_end);
 
   uint16_t* Keys(int32_t layer) { return data_.get() + static_cast<size_t>(layer - layer_begin_) * 2 * matrix_; }
@@ -35,9 +37,13 @@ class KvPage {
   struct Free {
     void operator()(uint16_t* p) const;
   };
+  using Memory = std::unique_ptr<uint16_t[], Free>;
+  static Memory Allocate(size_t bytes);
+
   int32_t layer_begin_;
   size_t matrix_;  // elements of K, or of V, of one layer
-  std::unique_ptr<uint16_t[], Free> data_;
+  size_t bytes_;
+  Memory data_;
 };
 
 // The rows of one sequence for a range of layers.
@@ -48,8 +54,9 @@ class PrivateRows {
 
   // Makes room for rows at these positions. REQUIRES: ascending, above every position that is there.
   void Append(std::span<const int32_t> positions);
-  // Takes over full pages that hold positions [0, 64 * pages.size()). REQUIRES: empty.
-  void AdoptPrefix(std::vector<std::shared_ptr<KvPage>> pages);
+  // Begins with rows that have run already. REQUIRES: empty; `pages` hold exactly these positions, and the last page,
+  // where it is not full, is nobody else's.
+  void Adopt(std::vector<std::shared_ptr<KvPage>> pages, std::span<const int32_t> positions);
 
   int32_t size() const { return static_cast<int32_t>(positions_.size()); }
   const std::vector<int32_t>& positions() const { return positions_; }

@@ -50,44 +50,75 @@ RequestState::RequestState(const RequestEnvironment& environment, GenerationRequ
       submitted_(now) {
   stats_.prompt_tokens = CountTokens(request_.prompt, false);
   stats_.cached_tokens = CountTokens(request_.prompt, true);
-  ComputeReservation(plan_);
+  ComputeReservation();
+  if (KeepsRows()) row_ids_ = RowIdsOf(request_.prompt, plan_, recipe_);
 }
 
-void RequestState::ComputeReservation(const LinkPlan& plan) {
+// `full` is the reference and runs everything. The rows of CacheBlend depend on which others were chosen, and differ
+// from layer to layer; naive-last has one.
+bool RequestState::KeepsRows() const {
+  const LinkerKind kind = request_.linker.kind;
+  return request_.reuses_rows &&
+         (kind == LinkerKind::kPrefix || kind == LinkerKind::kNaive || kind == LinkerKind::kLegoLink);
+}
+
+void RequestState::ComputeReservation() {
   const KvShape shape = environment_.backend.kv_shape();
+  const ModelConfig& config = environment_.backend.config();
   const int32_t wanted =
       request_.continuation.empty() ? request_.max_output_tokens : static_cast<int32_t>(request_.continuation.size());
-  const int32_t room = environment_.backend.config().context_length - stats_.prompt_tokens;
-  const int64_t output = std::min(wanted, room);
+  const int64_t output = std::min(wanted, config.context_length - stats_.prompt_tokens);
   const auto pages = [&](int64_t rows, int32_t begin, int32_t end) {
     return static_cast<size_t>((rows + kPageTokens - 1) / kPageTokens) * KvPage::Bytes(shape, begin, end);
   };
-  int64_t rows = static_cast<int64_t>(plan.positions.size());
+  int64_t rows = static_cast<int64_t>(plan_.positions.size());
   int32_t first_layer = 0;
   if (request_.linker.kind == LinkerKind::kCacheBlend) {
     first_layer = std::min(kCacheBlendFullLayers, shape.layers);
-    reserved_bytes_ = pages(stats_.prompt_tokens + output, 0, first_layer);
+    reserved_bytes_ = pages(stats_.prompt_tokens + output, 0, first_layer) +
+                      static_cast<size_t>(stats_.prompt_tokens) * config.width * sizeof(float);
     rows += static_cast<int64_t>(stats_.cached_tokens * request_.linker.cacheblend_percent / 100) + 1;
   }
   reserved_bytes_ += pages(std::min<int64_t>(rows, stats_.prompt_tokens) + output, first_layer, shape.layers);
+  size_t largest_compilation = 0;
+  for (const int32_t segment : plan_.compile_alone) {
+    const auto tokens = static_cast<int32_t>(request_.prompt[segment].token_ids.size());
+    reserved_bytes_ += KvBlockBytes(shape, tokens);
+    largest_compilation =
+        std::max(largest_compilation, pages(tokens + environment_.plain.first_position(), 0, shape.layers));
+  }
+  reserved_bytes_ += largest_compilation;
 }
 
-int64_t RequestState::remaining_rows() const {
-  if (stage_ == Stage::kWaiting) return static_cast<int64_t>(plan_.positions.size());
+int64_t RequestState::remaining_rows_of_stage() const {
+  if (stage_ == Stage::kCompilingFresh) return fresh_->remaining();
   return stage_ == Stage::kLinking ? link_->remaining_rows() : 0;
 }
 
-void RequestState::Admit(PrefixCache& prefix_cache, SteadyTime now) {
+int64_t RequestState::remaining_rows() const {
+  if (stage_ == Stage::kDecoding || stage_ == Stage::kDone) return 0;
+  if (stage_ == Stage::kLinking) return link_->remaining_rows();
+  int64_t rows = static_cast<int64_t>(plan_.positions.size());
+  for (size_t i = next_fresh_; i < plan_.compile_alone.size(); ++i) {
+    const auto tokens = static_cast<int64_t>(request_.prompt[plan_.compile_alone[i]].token_ids.size());
+    rows += i == next_fresh_ && fresh_.has_value() ? fresh_->remaining() : tokens;
+  }
+  return rows;
+}
+
+RowCache::Match RequestState::FindRows(RowCache& cache) const {
+  if (row_ids_.empty()) return {};
+  return cache.Lookup(request_.cache_salt, std::span(row_ids_).first(row_ids_.size() - 1));
+}
+
+void RequestState::Admit(RowCache::Match match, SteadyTime now) {
   admitted_ = now;
   stats_.queue_us = MicrosecondsBetween(submitted_, now);
-  if (request_.linker.kind == LinkerKind::kPrefix) {
-    std::vector<int32_t> tokens;
-    for (const PromptSegment& segment : request_.prompt)
-      tokens.insert(tokens.end(), segment.token_ids.begin(), segment.token_ids.end());
-    tokens.pop_back();  // the last token always runs: its logits begin the answer
-    cached_pages_ = prefix_cache.Lookup(tokens);
-    prefix_hit_tokens_ = static_cast<int32_t>(cached_pages_.size()) * kPageTokens;
-  }
+  match_ = std::move(match);
+  stats_.prefix_hit_tokens = match_.rows;
+  const KvShape shape = environment_.backend.kv_shape();
+  reserved_bytes_ -= match_.whole_pages() * KvPage::Bytes(shape, 0, shape.layers);
+  if (match_.rows % kPageTokens != 0) match_.pages.back() = std::make_shared<KvPage>(*match_.pages.back());
   link_started_ = now;
   if (plan_.compile_alone.empty()) {
     StartLink();
@@ -100,7 +131,7 @@ void RequestState::Admit(PrefixCache& prefix_cache, SteadyTime now) {
 void RequestState::StartLink() {
   stage_ = Stage::kLinking;
   link_ = std::make_unique<LinkJob>(environment_.backend, request_.prompt, request_.linker, plan_,
-                                    LinkJob::Options{0, std::move(cached_pages_)});
+                                    LinkJob::Options{0, match_.rows, std::move(match_.pages)});
 }
 
 // naive-last: a fresh span compiled alone, at local positions, by the same rule as a chunk.
@@ -141,6 +172,7 @@ int32_t RequestState::TakeRows(int32_t rows_max, std::vector<int32_t>& token_ids
     case Stage::kDecoding:
       *kv = &link_->kv();
       link_->kv().AppendToAll({{next_position_}});
+      if (!row_ids_.empty()) row_ids_.push_back({0, 0, next_position_, next_token_});
       token_ids.push_back(next_token_);
       positions.push_back(next_position_);
       ++next_position_;
@@ -249,19 +281,34 @@ void RequestState::Finish(const absl::Status& status, FinishReason reason) {
     rest += stops_.Finish();
     if (!rest.empty() && request_.on_token) request_.on_token(GeneratedToken{GeneratedToken::kNoToken, rest, 0, {}});
   }
-  if (request_.on_done) request_.on_done(status, reason, stats_);
+  end_status_ = status;
+  end_reason_ = reason;
 }
 
-void RequestState::PublishPrefix(PrefixCache& prefix_cache) const {
-  if (request_.linker.kind != LinkerKind::kPrefix || link_ == nullptr) return;
-  std::vector<int32_t> tokens;
-  for (const PromptSegment& segment : request_.prompt)
-    tokens.insert(tokens.end(), segment.token_ids.begin(), segment.token_ids.end());
-  tokens.insert(tokens.end(), generated_.begin(), generated_.end());
-  // Only rows that have run: the last generated token may not have.
+size_t RequestState::PublishRows(RowCache& cache, RowCache::LastPage last_page) {
+  if (row_ids_.empty() || link_ == nullptr) return 0;
   const PrivateRows& rows = link_->kv().plans.front().rows;
-  tokens.resize(std::min<size_t>(tokens.size(), link_->Done() ? next_position_ : 0));
-  prefix_cache.Publish(tokens, rows.pages());
+  const int32_t taken = cache.Publish(request_.cache_salt, std::span(row_ids_).first(static_cast<size_t>(rows.size())),
+                                      rows.pages(), last_page);
+  const size_t bytes = taken * cache.page_bytes();
+  reserved_bytes_ -= bytes;
+  return bytes;
+}
+
+void RequestState::Release() {
+  link_.reset();  // before the prompt, of which it has a view
+  fresh_.reset();
+  match_ = {};
+  request_.prompt = {};
+  row_ids_ = {};
+  plan_ = {};
+}
+
+void RequestState::Report() {
+  if (request_.on_done) request_.on_done(end_status_, end_reason_, stats_);
+  // What they hold may hold the handle.
+  request_.on_done = nullptr;
+  request_.on_token = nullptr;
 }
 
 }  // namespace epic

@@ -15,7 +15,7 @@
 #include "engine/chunk_compilation.h"
 #include "engine/engine.h"
 #include "engine/link_job.h"
-#include "engine/prefix_cache.h"
+#include "engine/row_cache.h"
 
 namespace epic {
 
@@ -41,12 +41,18 @@ class RequestState {
 
   Stage stage() const { return stage_; }
   const GenerationRequest& request() const { return request_; }
-  // Bytes of private pages that this request can come to need; known from the start, reserved at admission.
+  // Bytes that this request can come to need for itself: private pages, CacheBlend's hidden states, naive-last's own
+  // compilations. Known from the start, reserved at admission. From admission on without the pages that it shares with
+  // the cache of rows, which are counted there.
   size_t reserved_bytes() const { return reserved_bytes_; }
+  // Rows still to run before decoding, in all stages or in the present one.
   int64_t remaining_rows() const;
+  int64_t remaining_rows_of_stage() const;
 
-  // kWaiting -> kCompilingFresh or kLinking.
-  void Admit(PrefixCache& prefix_cache, SteadyTime now);
+  // What is kept of this request's rows. The last row always runs: its logits begin the answer.
+  RowCache::Match FindRows(RowCache& cache) const;
+  // kWaiting -> kCompilingFresh or kLinking, with the rows that were found.
+  void Admit(RowCache::Match match, SteadyTime now);
   // The next rows for a batch that runs all layers (compiling fresh spans, linking, or the next token). 0 where the
   // linker runs its own pass.
   int32_t TakeRows(int32_t rows_max, std::vector<int32_t>& token_ids, std::vector<int32_t>& positions, SequenceKv** kv);
@@ -54,17 +60,23 @@ class RequestState {
   // to AcceptLogits.
   bool FinishRows(const float* hidden, int32_t rows, SteadyTime now);
   bool NeedsOwnPass() const { return stage_ == Stage::kLinking && link_->NeedsOwnPass(); }
+  int32_t OwnPassRowsPerRow() const { return link_->OwnPassRowsPerRow(); }
   // Returns true where the prompt is linked: logits of link().last_hidden() are wanted.
   bool RunOwnPass(int32_t rows_max, int32_t* rows_run, SteadyTime* finished);
   const float* last_hidden() const { return link_->last_hidden().data(); }
 
   // Logits after the sequence's last row: chooses, or scores, the next token and reports it. May end the request.
   void AcceptLogits(std::span<const float> logits, SteadyTime now);
-  // Ends the request with this status, once; later calls do nothing.
+  // Ends the request with this status, once; later calls do nothing. What follows, in this order: PublishRows, Release,
+  // Report.
   void Finish(const absl::Status& status, FinishReason reason);
-  // Offers finished pages to the prefix cache (linker `prefix` only).
-  void PublishPrefix(PrefixCache& prefix_cache) const;
-  int32_t prefix_hit_tokens() const { return prefix_hit_tokens_; }
+  // Offers the rows that have run to the cache, between two batches. Returns the bytes by which the reservation shrank.
+  size_t PublishRows(RowCache& cache, RowCache::LastPage last_page);
+  // Lets go of every page and every chunk, whoever still holds the request's handle. REQUIRES: kDone.
+  void Release();
+  // Calls on_done. REQUIRES: kDone; called once.
+  void Report();
+  int32_t prefix_hit_tokens() const { return stats_.prefix_hit_tokens; }
   int32_t completion_tokens() const { return stats_.completion_tokens; }
 
  private:
@@ -73,7 +85,8 @@ class RequestState {
   absl::Status FinishFresh();
   void Linked(SteadyTime now);
   void EmitToken(int32_t id, std::span<const float> logits, const std::string& text);
-  void ComputeReservation(const LinkPlan& plan);
+  void ComputeReservation();
+  bool KeepsRows() const;
 
   const RequestEnvironment& environment_;
   GenerationRequest request_;
@@ -82,8 +95,8 @@ class RequestState {
   LinkPlan plan_;
   size_t reserved_bytes_ = 0;
   std::unique_ptr<LinkJob> link_;
-  std::vector<std::shared_ptr<KvPage>> cached_pages_;
-  int32_t prefix_hit_tokens_ = 0;
+  std::vector<RowId> row_ids_;  // of the private rows, run or to be run; empty where none may be kept
+  RowCache::Match match_;
 
   size_t next_fresh_ = 0;  // in plan_.compile_alone
   std::optional<ChunkCompilation> fresh_;
@@ -95,6 +108,8 @@ class RequestState {
   int32_t next_position_ = 0;
   std::vector<int32_t> generated_;
 
+  absl::Status end_status_;
+  FinishReason end_reason_ = FinishReason::kStop;
   GenerationStats stats_;
   SteadyTime submitted_;
   SteadyTime admitted_;

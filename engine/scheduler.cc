@@ -6,6 +6,7 @@
 
 #include "core/limits.h"
 #include "core/status_macros.h"
+#include "engine/row_share.h"
 #include "fmt/format.h"
 
 namespace epic {
@@ -13,10 +14,16 @@ namespace {
 
 // Background compile jobs get one piece in so many steps while others want rows.
 constexpr uint64_t kBackgroundInterval = 16;
-// Rows of a piece while sequences decode: a longer piece would hold up their next token.
+// How long a piece may hold up the next token of those that decode: about the time in which a quick reader takes in a
+// token, so that a stream that shares the processor with a long prompt still looks like one.
+constexpr double kDecodeDelaySeconds = 0.05;
+// Before the rate has been measured.
 constexpr int32_t kPieceRowsBesideDecode = 64;
-// Batches with fewer rows say nothing about the speed of prefill.
+// Batches with fewer rows say nothing about the speed of prefill, and pieces are not made shorter than what is
+// measured.
 constexpr int64_t kRateRowsMin = 32;
+// Rows of one of CacheBlend's own passes, whose share of the time would allow more: its activations take memory.
+constexpr int32_t kOwnPassRowsMax = 1024;
 
 }  // namespace
 
@@ -31,6 +38,8 @@ struct Scheduler::Batch {
   std::vector<int32_t> token_ids;
   RowBatch rows;
   std::vector<Part> parts;
+  RequestPtr own_pass;  // runs behind the batch, in the time of so many of the batch's rows
+  int32_t own_pass_share = 0;
 
   void Add(RequestPtr request, CompilePtr compile, SequenceKv* kv, int32_t row_begin, int32_t count) {
     if (count == 0) return;
@@ -62,8 +71,7 @@ struct Scheduler::CompileHandle : Engine::Handle {
 Scheduler::Scheduler(RequestEnvironment environment, const EngineOptions& options)
     : environment_(std::move(environment)),
       options_(options),
-      prefix_cache_(options.prefix_cache_bytes,
-                    KvPage::Bytes(environment_.backend.kv_shape(), 0, environment_.backend.kv_shape().layers)),
+      row_cache_(options.prefix_cache_bytes, environment_.backend.kv_shape()),
       thread_([this] { Run(); }) {}
 
 Scheduler::~Scheduler() {
@@ -113,7 +121,7 @@ absl::StatusOr<std::shared_ptr<Engine::Handle>> Scheduler::Submit(CompileRequest
         fmt::format("{} compile jobs are waiting, the limit is {}", compiles_held_, kCompileQueueMax));
   }
   ++compiles_held_;
-  submitted_rows_ += state->compilation.remaining();
+  submitted_rows_ += state->compilation->remaining();
   submitted_compiles_.push_back(state);
   wake_.NotifyAll();
   return std::make_shared<CompileHandle>(this, std::move(state));
@@ -129,26 +137,20 @@ EngineLoad Scheduler::Load() const {
 
 void Scheduler::Run() {
   while (CollectSubmitted()) {
-    DropEnded();
+    EndCancelledAndLate();
     AdmitWaiting();
     Step();
     PublishLoad();
   }
   EndAll();
-  PublishLoad();
 }
 
 bool Scheduler::CollectSubmitted() {
-  const bool idle = running_.empty() && urgent_compiles_.empty() && background_compiles_.empty();
-  SteadyTime next_deadline = SteadyTime::max();
-  for (const RequestPtr& request : waiting_) next_deadline = std::min(next_deadline, request->request().deadline);
+  // Where nothing runs, whoever waits fits.
+  const bool idle = running_.empty() && waiting_.empty() && urgent_compiles_.empty() && background_compiles_.empty();
   MutexLock lock(mutex_);
   while (idle && !stopping_ && !cancel_seen_ && submitted_requests_.empty() && submitted_compiles_.empty()) {
-    if (next_deadline == SteadyTime::max()) {
-      wake_.Wait(mutex_);
-    } else if (!wake_.WaitUntil(mutex_, next_deadline)) {
-      break;
-    }
+    wake_.Wait(mutex_);
   }
   cancel_seen_ = false;
   for (RequestPtr& request : submitted_requests_) waiting_.push_back(std::move(request));
@@ -161,56 +163,65 @@ bool Scheduler::CollectSubmitted() {
   return !stopping_;
 }
 
-void Scheduler::Retire(const RequestPtr& request) {
-  if (request->reserved_bytes() > 0) request->PublishPrefix(prefix_cache_);
-  ++totals_.requests_total;
-  totals_.generated_tokens_total += request->completion_tokens();
-  totals_.prefix_hit_tokens_total += request->prefix_hit_tokens();
-  MutexLock lock(mutex_);
-  --requests_held_;
+void Scheduler::EndCancelledAndLate() {
+  const SteadyTime now = std::chrono::steady_clock::now();
+  for (const std::list<RequestPtr>* requests : {&running_, &waiting_}) {
+    for (const RequestPtr& request : *requests) {
+      if (request->cancelled.load()) {
+        request->Finish(absl::CancelledError("the request was cancelled"), FinishReason::kStop);
+      } else if (request->request().deadline <= now) {
+        request->Finish(absl::DeadlineExceededError("the request's deadline passed before its answer was complete"),
+                        FinishReason::kStop);
+      }
+    }
+  }
+  RetireEnded();
+  for (const std::list<CompilePtr>* jobs : {&urgent_compiles_, &background_compiles_}) {
+    std::vector<CompilePtr> cancelled;
+    std::ranges::copy_if(*jobs, std::back_inserter(cancelled),
+                         [](const CompilePtr& job) { return job->cancelled.load(); });
+    for (const CompilePtr& job : cancelled) EndCompile(job, absl::CancelledError("the compile job was cancelled"));
+  }
 }
 
-void Scheduler::DropEnded() {
-  const SteadyTime now = std::chrono::steady_clock::now();
-  const auto end_if_due = [&](const RequestPtr& request) {
-    if (request->cancelled.load()) {
-      request->Finish(absl::CancelledError("the request was cancelled"), FinishReason::kStop);
-    } else if (request->request().deadline <= now) {
-      request->Finish(absl::DeadlineExceededError("the request's deadline passed before its answer was complete"),
-                      FinishReason::kStop);
-    }
-    return request->stage() == RequestState::Stage::kDone;
-  };
-  std::erase_if(waiting_, [&](const RequestPtr& request) {
-    if (!end_if_due(request)) return false;
-    Retire(request);
-    return true;
-  });
-  std::erase_if(running_, [&](const RequestPtr& request) {
-    if (!end_if_due(request)) return false;
-    Retire(request);
-    reserved_bytes_ -= request->reserved_bytes();
-    return true;
-  });
-  for (std::list<CompilePtr>* jobs : {&urgent_compiles_, &background_compiles_}) {
-    std::erase_if(*jobs, [&](const CompilePtr& job) {
-      if (!job->cancelled.load()) return false;
-      job->request.on_done(absl::CancelledError("the compile job was cancelled"));
-      MutexLock lock(mutex_);
-      --compiles_held_;
+void Scheduler::RetireEnded() {
+  std::vector<RequestPtr> ended;
+  for (std::list<RequestPtr>* requests : {&running_, &waiting_}) {
+    const bool ran = requests == &running_;
+    std::erase_if(*requests, [&](const RequestPtr& request) {
+      if (request->stage() != RequestState::Stage::kDone) return false;
+      if (ran) {
+        reserved_bytes_ -= request->PublishRows(row_cache_, RowCache::LastPage::kShared);
+        reserved_bytes_ -= request->reserved_bytes();
+      }
+      request->Release();
+      ++totals_.requests_total;
+      totals_.generated_tokens_total += request->completion_tokens();
+      totals_.prefix_hit_tokens_total += request->prefix_hit_tokens();
+      ended.push_back(request);
       return true;
     });
   }
+  if (ended.empty()) return;
+  {
+    MutexLock lock(mutex_);
+    requests_held_ -= ended.size();
+  }
+  PublishLoad();  // whoever is told of an end sees what it freed
+  for (const RequestPtr& request : ended) request->Report();
 }
 
 void Scheduler::AdmitWaiting() {
   const SteadyTime now = std::chrono::steady_clock::now();
-  while (!waiting_.empty() && running_.size() < static_cast<size_t>(options_.running_requests_max) &&
-         reserved_bytes_ + waiting_.front()->reserved_bytes() <= options_.private_kv_bytes) {
-    reserved_bytes_ += waiting_.front()->reserved_bytes();
-    waiting_.front()->Admit(prefix_cache_, now);
-    running_.push_back(std::move(waiting_.front()));
-    waiting_.pop_front();
+  while (!waiting_.empty() && running_.size() < static_cast<size_t>(options_.running_requests_max)) {
+    RequestState& oldest = *waiting_.front();
+    RowCache::Match match = oldest.FindRows(row_cache_);
+    const size_t shared_bytes = match.whole_pages() * row_cache_.page_bytes();
+    if (reserved_bytes_ + oldest.reserved_bytes() - shared_bytes > options_.private_kv_bytes) return;
+    oldest.Admit(std::move(match), now);
+    reserved_bytes_ += oldest.reserved_bytes();
+    totals_.private_kv_peak_bytes = std::max(totals_.private_kv_peak_bytes, reserved_bytes_);
+    running_.splice(running_.end(), waiting_, waiting_.begin());
   }
 }
 
@@ -224,48 +235,77 @@ void Scheduler::AddDecodeRows(Batch& batch) {
   }
 }
 
+// One request a step; those that arrived later take every other turn.
+Scheduler::RequestPtr Scheduler::NextOwnPass() const {
+  std::vector<RequestPtr> candidates;
+  std::ranges::copy_if(running_, std::back_inserter(candidates), &RequestState::NeedsOwnPass,
+                       [](const RequestPtr& request) -> const RequestState& { return *request; });
+  if (candidates.empty()) return nullptr;
+  if (candidates.size() == 1 || step_ % 2 == 0) return candidates.front();
+  return candidates[1 + step_ / 2 % (candidates.size() - 1)];
+}
+
 void Scheduler::AddLinkRows(Batch& batch, int32_t rows_max) {
+  const RequestPtr own_pass = NextOwnPass();
+  std::vector<RequestPtr> linking;
+  std::vector<int64_t> wanted;
   for (const RequestPtr& request : running_) {
-    if (rows_max == 0) return;
-    if (request->stage() == RequestState::Stage::kDecoding || request->NeedsOwnPass()) continue;
+    if (request->NeedsOwnPass() && request != own_pass) continue;
+    int64_t rows = request->remaining_rows_of_stage();
+    if (request == own_pass) rows = (rows + request->OwnPassRowsPerRow() - 1) / request->OwnPassRowsPerRow();
+    if (rows == 0) continue;
+    linking.push_back(request);
+    wanted.push_back(rows);
+  }
+  const std::vector<int32_t> shares = ShareRows(wanted, rows_max, step_);
+  for (size_t i = 0; i < linking.size(); ++i) {
+    if (shares[i] == 0) continue;
+    if (linking[i] == own_pass) {
+      batch.own_pass = own_pass;
+      batch.own_pass_share = shares[i];
+      continue;
+    }
     SequenceKv* kv = nullptr;
     const int32_t begin = batch.rows.rows();
-    const int32_t count = request->TakeRows(rows_max, batch.token_ids, batch.rows.positions, &kv);
-    batch.Add(request, nullptr, kv, begin, count);
-    rows_max -= count;
+    const int32_t count = linking[i]->TakeRows(shares[i], batch.token_ids, batch.rows.positions, &kv);
+    batch.Add(linking[i], nullptr, kv, begin, count);
     totals_.linked_rows_total += count;
   }
 }
 
 void Scheduler::AddCompileRows(Batch& batch, bool urgent, int32_t rows_max) {
   for (const CompilePtr& job : urgent ? urgent_compiles_ : background_compiles_) {
-    if (rows_max == 0) return;
+    if (rows_max <= 0) return;
     const int32_t begin = batch.rows.rows();
-    const int32_t count = job->compilation.TakeRows(rows_max, batch.token_ids, batch.rows.positions);
-    batch.Add(nullptr, job, &job->compilation.kv(), begin, count);
+    const int32_t count = job->compilation->TakeRows(rows_max, batch.token_ids, batch.rows.positions);
+    batch.Add(nullptr, job, &job->compilation->kv(), begin, count);
     rows_max -= count;
   }
+}
+
+int32_t Scheduler::PieceRows(bool decoding) const {
+  if (!decoding) return options_.piece_tokens;
+  const double rate = totals_.prefill_tokens_per_second;
+  const double rows = rate == 0 ? kPieceRowsBesideDecode : std::min(rate * kDecodeDelaySeconds, 4096.0);
+  return std::min(options_.piece_tokens, std::max(static_cast<int32_t>(kRateRowsMin), static_cast<int32_t>(rows)));
 }
 
 void Scheduler::Step() {
   ++step_;
   Batch batch;
   AddDecodeRows(batch);
-  const bool decoding = !batch.parts.empty();
-  const int32_t piece = decoding ? std::min(options_.piece_tokens, kPieceRowsBesideDecode) : options_.piece_tokens;
-  const bool linking = std::ranges::any_of(
-      running_, [](const RequestPtr& request) { return request->stage() != RequestState::Stage::kDecoding; });
+  batch.rows.decode_rows = batch.rows.rows();
+  const bool decoding = batch.rows.decode_rows > 0;
+  const int32_t piece = PieceRows(decoding);
   // Somebody waits for an urgent job as well: it shares the piece with linking.
   const int32_t link_rows = urgent_compiles_.empty() ? piece : std::max(1, piece / 2);
-  const int32_t before = batch.rows.rows();
   AddLinkRows(batch, link_rows);
-  AddCompileRows(batch, true, piece - (batch.rows.rows() - before));
-  const bool quiet = !decoding && !linking && urgent_compiles_.empty();
-  if (quiet || step_ % kBackgroundInterval == 0) {
-    AddCompileRows(batch, false, std::max(0, piece - (batch.rows.rows() - before)));
-  }
+  const auto left = [&] { return piece - batch.own_pass_share - (batch.rows.rows() - batch.rows.decode_rows); };
+  const bool quiet = !decoding && left() == piece && urgent_compiles_.empty();
+  AddCompileRows(batch, true, left());
+  if (quiet || step_ % kBackgroundInterval == 0) AddCompileRows(batch, false, left());
   if (!batch.parts.empty()) RunBatch(batch);
-  RunOwnPasses(piece);
+  if (batch.own_pass != nullptr) RunOwnPass(batch.own_pass, batch.own_pass_share);
 }
 
 void Scheduler::MeasureRate(int64_t rows, SteadyTime begin, SteadyTime end) {
@@ -288,19 +328,31 @@ void Scheduler::RunBatch(Batch& batch) {
   MeasureRate(rows, begin, end);
 
   std::vector<RequestPtr> with_logits;
+  std::vector<RequestPtr> linked;
   std::vector<float> last_rows;
   for (const Batch::Part& part : batch.parts) {
     if (part.compile != nullptr) {
-      if (part.compile->compilation.remaining() == 0) FinishCompile(part.compile);
+      ChunkCompilation& compilation = *part.compile->compilation;
+      if (compilation.remaining() == 0) EndCompile(part.compile, compilation.WriteBlock(part.compile->request.block));
       continue;
     }
     const float* hidden = hidden_.data() + part.row_begin * width;
+    const bool linking = part.request->stage() == RequestState::Stage::kLinking;
     if (!part.request->FinishRows(hidden, part.row_count, end)) continue;
     with_logits.push_back(part.request);
+    if (linking) linked.push_back(part.request);
     const float* last = hidden + static_cast<size_t>(part.row_count - 1) * width;
     last_rows.insert(last_rows.end(), last, last + width);
   }
   AcceptLogits(with_logits, last_rows);
+  for (const RequestPtr& request : linked) PublishLinked(request);
+  RetireEnded();
+}
+
+// As soon as a prompt is linked, and its first token said, so that requests that run beside it profit.
+void Scheduler::PublishLinked(const RequestPtr& request) {
+  if (request->stage() == RequestState::Stage::kDone) return;  // RetireEnded publishes
+  reserved_bytes_ -= request->PublishRows(row_cache_, RowCache::LastPage::kCopied);
 }
 
 void Scheduler::AcceptLogits(const std::vector<RequestPtr>& requests, const std::vector<float>& hidden) {
@@ -312,32 +364,31 @@ void Scheduler::AcceptLogits(const std::vector<RequestPtr>& requests, const std:
   for (size_t i = 0; i < requests.size(); ++i) requests[i]->AcceptLogits({logits_.data() + i * vocab, vocab}, now);
 }
 
-void Scheduler::RunOwnPasses(int32_t rows_max) {
-  // In order of arrival, one request a step: another piece follows after the next decode step.
-  for (const RequestPtr& request : running_) {
-    if (request->stage() == RequestState::Stage::kDone || !request->NeedsOwnPass()) continue;
-    int32_t rows = 0;
-    SteadyTime finished;
-    const bool linked = request->RunOwnPass(rows_max, &rows, &finished);
-    totals_.linked_rows_total += rows;
-    if (linked) {
-      const float* last = request->last_hidden();
-      AcceptLogits({request}, {last, last + environment_.backend.config().width});
-    }
-    return;
-  }
+void Scheduler::RunOwnPass(const RequestPtr& request, int32_t rows_max) {
+  int32_t rows = 0;
+  SteadyTime finished;
+  const int32_t most = std::max(rows_max, std::min(kOwnPassRowsMax, rows_max * request->OwnPassRowsPerRow()));
+  const bool linked = request->RunOwnPass(most, &rows, &finished);
+  totals_.linked_rows_total += rows;
+  if (!linked) return;
+  const float* last = request->last_hidden();
+  AcceptLogits({request}, {last, last + environment_.backend.config().width});
+  RetireEnded();
 }
 
-void Scheduler::FinishCompile(const CompilePtr& job) {
-  absl::StatusOr<uint64_t> edition = job->compilation.WriteBlock(job->request.block);
-  if (edition.ok()) {
+void Scheduler::EndCompile(const CompilePtr& job, absl::StatusOr<uint64_t> outcome) {
+  if (outcome.ok()) {
     ++totals_.compiled_chunks_total;
     totals_.compiled_tokens_total += job->request.info.token_ids.size();
   }
   (job->request.urgent ? urgent_compiles_ : background_compiles_).remove(job);
-  job->request.on_done(std::move(edition));
-  MutexLock lock(mutex_);
-  --compiles_held_;
+  job->compilation.reset();
+  {
+    MutexLock lock(mutex_);
+    --compiles_held_;
+  }
+  job->request.on_done(std::move(outcome));
+  job->request.on_done = nullptr;  // what it holds may hold the handle
 }
 
 void Scheduler::PublishLoad() {
@@ -348,28 +399,26 @@ void Scheduler::PublishLoad() {
     for (const RequestPtr& request : *requests) load.queued_tokens += request->remaining_rows();
   }
   for (const std::list<CompilePtr>* jobs : {&urgent_compiles_, &background_compiles_}) {
-    for (const CompilePtr& job : *jobs) load.queued_tokens += job->compilation.remaining();
+    for (const CompilePtr& job : *jobs) load.queued_tokens += job->compilation->remaining();
   }
   load.private_kv_used_bytes = reserved_bytes_;
   load.private_kv_capacity_bytes = options_.private_kv_bytes;
+  load.prefix_cache_used_bytes = row_cache_.used_bytes();
+  load.prefix_cache_capacity_bytes = row_cache_.capacity_bytes();
   MutexLock lock(mutex_);
   load_ = load;
 }
 
 void Scheduler::EndAll() {
   const absl::Status status = absl::CancelledError("the engine is shutting down");
-  for (std::list<RequestPtr>* requests : {&running_, &waiting_}) {
-    for (const RequestPtr& request : *requests) {
-      request->Finish(status, FinishReason::kStop);
-      Retire(request);
-    }
-    requests->clear();
+  for (const std::list<RequestPtr>* requests : {&running_, &waiting_}) {
+    for (const RequestPtr& request : *requests) request->Finish(status, FinishReason::kStop);
   }
-  reserved_bytes_ = 0;
+  RetireEnded();
   for (std::list<CompilePtr>* jobs : {&urgent_compiles_, &background_compiles_}) {
-    for (const CompilePtr& job : *jobs) job->request.on_done(status);
-    jobs->clear();
+    while (!jobs->empty()) EndCompile(CompilePtr(jobs->front()), status);
   }
+  PublishLoad();
 }
 
 }  // namespace epic

@@ -1,9 +1,18 @@
 // The scheduler: one thread that owns the batch, and with it every sequence's state.
 //
-// Each step it admits what fits, in order of arrival, then runs one batch through all layers: a row of every decoding
-// sequence, then pieces of linking, then of compile jobs (urgent ones take turns with linking; background ones run when
-// nothing else wants rows, and one piece in kBackgroundInterval steps so that they end at all). CacheBlend's own passes
-// follow.
+// Admission is strictly in order of arrival: the oldest waiting request starts when the bytes that it can come to need
+// (RequestState::reserved_bytes) fit into the budget. Nobody overtakes one that does not fit yet, so none starves, and
+// no request can run out of memory in the middle.
+//
+// Each step runs one batch through all layers: a row of every decoding sequence first, then pieces of linking, shared
+// among the prompts by ShareRows, then of compile jobs (urgent ones take half of the piece where there is linking to
+// do; background ones run when nothing else wants rows, and one piece in kBackgroundInterval steps so that they end at
+// all). CacheBlend's first pass runs other layers than the rest and its second starts inside one, so they are passes of
+// their own behind the batch: one request a step, within its share of the piece. While sequences decode, the piece is
+// as long as the measured rate allows in kDecodeDelaySeconds.
+//
+// A request that ends, however it ends, first gives its rows to the cache (row_cache.h), then lets go of every page and
+// chunk; then its caller is told.
 #ifndef EPIC_ENGINE_SCHEDULER_H_
 #define EPIC_ENGINE_SCHEDULER_H_
 
@@ -11,22 +20,24 @@
 #include <deque>
 #include <list>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
 #include "core/sync.h"
 #include "engine/engine.h"
-#include "engine/prefix_cache.h"
 #include "engine/request_state.h"
+#include "engine/row_cache.h"
 
 namespace epic {
 
 // A compile job inside the scheduler.
 struct CompileState {
-  CompileState(CompileRequest compile_request, const Recipe& recipe)
-      : request(std::move(compile_request)), compilation(request.info, recipe) {}
+  CompileState(CompileRequest compile_request, const Recipe& recipe) : request(std::move(compile_request)) {
+    compilation.emplace(request.info, recipe);
+  }
   CompileRequest request;
-  ChunkCompilation compilation;
+  std::optional<ChunkCompilation> compilation;  // gone once the job has ended, whoever still holds its handle
   std::atomic<bool> cancelled{false};
 };
 
@@ -49,17 +60,20 @@ class Scheduler {
 
   void Run();
   bool CollectSubmitted();  // false: stopping
-  void DropEnded();
+  void EndCancelledAndLate();
+  void RetireEnded();
   void AdmitWaiting();
   void Step();
+  int32_t PieceRows(bool decoding) const;
   void AddDecodeRows(Batch& batch);
   void AddLinkRows(Batch& batch, int32_t rows_max);
+  RequestPtr NextOwnPass() const;
   void AddCompileRows(Batch& batch, bool urgent, int32_t rows_max);
   void RunBatch(Batch& batch);
-  void FinishCompile(const CompilePtr& job);
-  void RunOwnPasses(int32_t rows_max);
+  void EndCompile(const CompilePtr& job, absl::StatusOr<uint64_t> outcome);
+  void RunOwnPass(const RequestPtr& request, int32_t rows_max);
   void AcceptLogits(const std::vector<RequestPtr>& requests, const std::vector<float>& hidden);
-  void Retire(const RequestPtr& request);
+  void PublishLinked(const RequestPtr& request);
   void MeasureRate(int64_t rows, SteadyTime begin, SteadyTime end);
   void PublishLoad();
   void EndAll();
@@ -67,14 +81,14 @@ class Scheduler {
 
   RequestEnvironment environment_;
   EngineOptions options_;
-  PrefixCache prefix_cache_;
+  RowCache row_cache_;
 
   // The scheduler thread's own.
   std::list<RequestPtr> waiting_;
   std::list<RequestPtr> running_;  // in order of arrival
   std::list<CompilePtr> urgent_compiles_;
   std::list<CompilePtr> background_compiles_;
-  size_t reserved_bytes_ = 0;
+  size_t reserved_bytes_ = 0;  // of running_
   uint64_t step_ = 0;
   std::vector<float> hidden_;
   std::vector<float> logits_;
