@@ -21,13 +21,13 @@ TESTS = ["link_plan_test", "linker_golden_test", "linker_invariants_test", "mode
 
 # name, file, text that must stand there exactly once, what replaces it; of a speciality also the models that must fail
 MUTATIONS = [
-    ("offset off by one", "engine/cpu/cpu_attention.cc",
-     "view.info().first_position - shared.offset,", "view.info().first_position - shared.offset + 1,"),
+    ("offset off by one", "engine/cpu/segment_attention.cc",
+     "view().info().first_position - segment.offset;", "view().info().first_position - segment.offset + 1;"),
     ("stale head kept", "engine/link_plan.cc",
      "plan.shared.push_back({static_cast<int32_t>(s), head, end});", "plan.shared.push_back({static_cast<int32_t>(s), 0, end});"),
-    ("heads see their own tail", "engine/cpu/cpu_attention.cc",
-     "std::clamp(batch.positions[task.row_begin + r] - segment.offset + 1, 0, segment.row_end)",
-     "(batch.positions[task.row_begin + r] >= segment.offset ? segment.row_end : 0)"),
+    ("heads see their own tail", "engine/cpu/segment_attention.cc",
+     "std::min(position - segment.offset + 1, segment.row_end);",
+     "position >= segment.offset ? segment.row_end : 0;"),
     ("query left out of the recompute set", "engine/link_plan.cc",
      "    if (!reused) {\n      AddRange(offsets[s], offsets[s + 1], plan.positions);",
      "    if (!reused) {\n      AddRange(s + 1 == prompt.size() ? offsets[s + 1] - 1 : offsets[s], offsets[s + 1], plan.positions);"),
