@@ -1,8 +1,8 @@
 // Time to the first token (TTFT) of every linker, everything local and warm: the engine alone, no rpc.
 //
-// Four parts, each measured in interleaved runs of which medians are reported:
-//   lengths   one chat turn of 2, 4, 8 and 15 chunks of 512 tokens and a question, by every linker; what the prefix
-//             cache makes of the same prompt when it comes again, and when its first chunk has changed
+// Five parts, each measured in interleaved runs of which medians are reported:
+//   lengths   one chat turn of 2, 4, 8 and 15 chunks of 512 tokens and a question, by every linker
+//   prefix    what the prefix cache makes of such a prompt when it comes again, and when its chunks have moved
 //   chunks    about the same prompt cut into chunks of 128, 256, 512 and 1,024 tokens
 //   overhead  what linking itself costs: M fresh rows behind 15 shared chunks (naive) against the same M rows at the
 //             same positions behind one private KV of the same length (prefix, all but the M rows cached)
@@ -36,6 +36,7 @@ struct Options {
   std::vector<int> chunk_lengths = {128, 256, 512, 1024};
   std::vector<std::string> linkers = {"full",       "cacheblend:15", "cacheblend:5", "legolink:32", "legolink:16",
                                       "legolink:2", "legolink:0",    "naive",        "naive-last"};
+  std::vector<std::string> parts = {"lengths", "chunks", "prefix", "overhead", "compile"};
   int fresh_rows = 256;    // M of the part `overhead`
   int overhead_runs = 7;   // they are short
   int compile_chunks = 8;  // at once
@@ -78,15 +79,15 @@ class Bench {
     {
       BenchEngine bench(options_.common, 0);
       KeepWhatFits(bench.config());
-      MeasureLengths(bench);
-      MeasureChunkLengths(bench);
-      MeasureCompile(bench);
+      if (Wanted("lengths")) MeasureLengths(bench);
+      if (Wanted("chunks")) MeasureChunkLengths(bench);
+      if (Wanted("compile")) MeasureCompile(bench);
       report_["memory"] = Memory(bench);
     }
-    {
+    if (Wanted("prefix") || Wanted("overhead")) {
       BenchEngine bench(options_.common, size_t{4} << 30);
-      MeasurePrefix(bench);
-      MeasureOverhead(bench);
+      if (Wanted("prefix")) MeasurePrefix(bench);
+      if (Wanted("overhead")) MeasureOverhead(bench);
     }
     ShowProgress("");
     calibrator_.Measure();
@@ -97,6 +98,10 @@ class Bench {
   }
 
  private:
+  bool Wanted(const char* part) const {
+    return std::find(options_.parts.begin(), options_.parts.end(), part) != options_.parts.end();
+  }
+
   void KeepWhatFits(const ModelConfig& config) {
     report_["model"] = config.name;
     model_ = config.name;
@@ -296,7 +301,7 @@ class Bench {
     if (cacheblend > 0 && legolink2 > 0) {
       AddBar(report_, where + "TTFT of cacheblend:15 / legolink:2", cacheblend / legolink2, 8);
     }
-    AddUpperBar(report_, where + "linking over a prefill of the same rows", overhead_, 0.05);
+    if (Wanted("overhead")) AddUpperBar(report_, where + "linking over a prefill of the same rows", overhead_, 0.05);
   }
 
   std::string Rows(const std::vector<Measurement>& measurements, const std::string& part) {
@@ -391,6 +396,9 @@ int main(int argc, char** argv) {
       ->delimiter(',')
       ->check(CLI::Range(1, 8192));
   app.add_option("--linkers", options.linkers, "comma-separated")->delimiter(',');
+  app.add_option("--parts", options.parts, "lengths, chunks, prefix, overhead, compile; comma-separated")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"lengths", "chunks", "prefix", "overhead", "compile"}));
   app.add_option("--fresh-rows", options.fresh_rows, "rows of the measurement of linking itself")
       ->check(CLI::Range(1, 4096));
   CLI11_PARSE(app, argc, argv);

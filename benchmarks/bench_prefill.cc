@@ -5,7 +5,8 @@
 // last of --decode-tokens more, at a context as long as the prompt.
 //
 // Measures and prints one JSON line for each line on standard input (--serve), so that a driver can take turns with
-// other engines: {"tokens": 512} in, {"tokens": 512, "prefill_seconds": ..., "decode_seconds_per_token": ...} out.
+// other engines: {"tokens": 512} in, {"tokens": 512, "prefill_seconds": ..., "decode_seconds_per_token": ...} out. Its
+// first line, once the model is loaded, is about itself: model, processor, threads, calibration.
 // Without --serve it measures --tokens by itself and prints a table. scripts/bench.sh prefill runs the comparison
 // (compare_prefill.py), which starts this program.
 #include <iostream>
@@ -22,6 +23,7 @@
 namespace epic {
 namespace {
 
+constexpr int kWarmUpTokens = 64;
 constexpr int kFirstId = 100;  // below stand control tokens in many vocabularies
 
 struct Options {
@@ -52,7 +54,11 @@ Measurement Measure(BenchEngine& bench, int tokens, int decode_tokens) {
 }
 
 int Serve(BenchEngine& bench, const Options& options) {
-  std::cout << Report{{"ready", true}, {"model", bench.config().name}}.dump() << std::endl;
+  Report about{{"ready", true}, {"model", bench.config().name}, {"processor", ProcessorName()}};
+  about["threads"] = ThreadCount(options.common);
+  about["calibration_table"] = Calibrator(ThreadCount(options.common), options.common.quick).AddTo(about);
+  Measure(bench, kWarmUpTokens, 2);
+  std::cout << about.dump() << std::endl;
   for (std::string line; std::getline(std::cin, line);) {
     const Report request = Report::parse(line, nullptr, false);
     if (!request.is_object() || !request.contains("tokens") || !request["tokens"].is_number_integer()) {

@@ -28,4 +28,8 @@ fi
 [[ -x $bin/bench-$name ]] || die "there is no benchmark '$name'; there are: ${names[*]}."
 EPIC_MODEL=$("$EPIC_ROOT/scripts/fetch_model.sh" | tail -n 1)
 export EPIC_MODEL
+# prefill is a comparison: a driver takes turns between our program and the peers that scripts/peers.sh installed.
+if [[ $name == prefill ]]; then
+  exec python3 benchmarks/compare_prefill.py --epic "$bin/bench-prefill" "${@:2}"
+fi
 exec "$bin/bench-$name" "${@:2}"
