@@ -14,6 +14,8 @@ namespace {
 // Of the largest result: sums of a few hundred products are exact to some millionths of it, and one wrong element among
 // them is more than this.
 constexpr float kTolerance = 1e-4f;
+// Attention where queries and weights are rounded to bf16: eight bits each, averaged over many keys.
+constexpr float kRoundedAttentionTolerance = 1e-2f;
 
 std::vector<float> Random(std::mt19937& generator, size_t count) {
   std::vector<float> values(count);
@@ -21,11 +23,11 @@ std::vector<float> Random(std::mt19937& generator, size_t count) {
   return values;
 }
 
-bool Near(const std::vector<float>& expected, const std::vector<float>& seen) {
+bool Near(const std::vector<float>& expected, const std::vector<float>& seen, float tolerance = kTolerance) {
   float largest = 1;
   for (const float value : expected) largest = std::max(largest, std::abs(value));
   for (size_t i = 0; i < expected.size(); ++i) {
-    if (!(std::abs(expected[i] - seen[i]) <= kTolerance * largest)) return false;  // NaN disagrees
+    if (!(std::abs(expected[i] - seen[i]) <= tolerance * largest)) return false;  // NaN disagrees
   }
   return true;
 }
@@ -101,12 +103,82 @@ bool RowKernelsAgree(const CpuKernels& trusted, const CpuKernels& candidate, std
   return Near(expected, seen);
 }
 
+constexpr int kAttentionDim = 48;
+
+// Two units of a hundred keys each, some of them stale, for rows that see more and more of them.
+std::vector<float> AttendTwoUnits(const CpuKernels& kernels, int group, int rows, const std::vector<float>& queries,
+                                  const std::vector<uint16_t>& keys, const std::vector<uint16_t>& values) {
+  constexpr int kDim = kAttentionDim;
+  const std::vector<float> cosine(kDim / 2, 0.6f), sine(kDim / 2, 0.8f);
+  const std::vector<uint32_t> skip = {0, 0x10101010u, 1u, 0};
+  const size_t partial_floats = AttentionPartialFloats(group, kDim);
+  std::vector<float> partials(rows * partial_floats), running(rows * partial_floats, 0.0f);
+  std::vector<float> scratch(AttentionScratchFloats(group, kDim)), output(queries.size());
+  for (int i = 0; i < rows * group; ++i) {
+    running[i / group * partial_floats + static_cast<size_t>(group) * kDim + i % group * 2] = -HUGE_VALF;
+  }
+  for (int unit = 0; unit < 2; ++unit) {
+    std::vector<AttentionTile> tiles;
+    for (int tile = 2 * unit; tile < 2 * unit + 2; ++tile) {
+      const size_t offset = static_cast<size_t>(tile) * kAttentionTileRows * kDim;
+      tiles.push_back({keys.data() + offset, values.data() + offset});
+    }
+    std::vector<AttentionQuery> seen(rows);
+    for (int i = 0; i < rows; ++i) seen[i] = {i, i, 0, unit, std::min(100, 2 + 25 * i), skip.data()};
+    AttentionBlock block;
+    block.tiles = tiles.data();
+    block.tile_rows = 2 * kAttentionTileRows;
+    block.queries = seen.data();
+    block.query_count = rows;
+    block.group = group;
+    block.head_dim = kDim;
+    block.rows = queries.data();
+    block.row_stride = static_cast<size_t>(group) * kDim;
+    block.rope_cos = cosine.data();
+    block.rope_sin = sine.data();
+    block.partials = partials.data();
+    block.partial_stride = partial_floats;
+    block.scratch = scratch.data();
+    kernels.attend_unit(block);
+    for (int i = 0; i < rows; ++i) {
+      kernels.merge_partial(group, kDim, partials.data() + i * partial_floats, running.data() + i * partial_floats);
+    }
+  }
+  for (int i = 0; i < rows; ++i) {
+    kernels.finish_partial(group, kDim, running.data() + i * partial_floats,
+                           output.data() + static_cast<size_t>(i) * group * kDim);
+  }
+  return output;
+}
+
+bool AttentionAgrees(const CpuKernels& trusted, const CpuKernels& candidate, std::mt19937& generator) {
+  constexpr int kDim = kAttentionDim;
+  const auto random_bf16 = [&] {
+    std::vector<uint16_t> bits;
+    for (const float value : Random(generator, static_cast<size_t>(4) * kAttentionTileRows * kDim)) {
+      bits.push_back(ToBf16(value));
+    }
+    return bits;
+  };
+  const std::vector<uint16_t> keys = random_bf16(), values = random_bf16();
+  for (const int group : {1, 3, 8}) {
+    constexpr int kRows = 5;
+    const std::vector<float> queries = Random(generator, static_cast<size_t>(kRows) * group * kDim);
+    if (!Near(AttendTwoUnits(trusted, group, kRows, queries, keys, values),
+              AttendTwoUnits(candidate, group, kRows, queries, keys, values),
+              candidate.rounds_activations ? kRoundedAttentionTolerance : kTolerance)) {
+      return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 bool KernelsAgree(const CpuKernels& trusted, const CpuKernels& candidate) {
   std::mt19937 generator(20240229);
   return ProductsAgree(trusted, candidate, generator) && BlockProductsAgree(trusted, candidate, generator) &&
-         RowKernelsAgree(trusted, candidate, generator);
+         RowKernelsAgree(trusted, candidate, generator) && AttentionAgrees(trusted, candidate, generator);
 }
 
 }  // namespace epic

@@ -264,6 +264,24 @@ TEST(KernelsCheckTest, ATableWithOneWrongKernelIsRefused) {
     out[width - 1] = NAN;
   };
   EXPECT_FALSE(KernelsAgree(*floor, wrong)) << "rms_norm";
+
+  wrong = *right;
+  wrong.attend_unit = [](const AttentionBlock& block) {
+    right->attend_unit(block);
+    block.partials[(block.query_count - 1) * block.partial_stride] += 10;
+  };
+  EXPECT_FALSE(KernelsAgree(*floor, wrong)) << "attend_unit";
+
+  wrong = *right;
+  wrong.merge_partial = [](int, int, const float*, float*) {};
+  EXPECT_FALSE(KernelsAgree(*floor, wrong)) << "merge_partial";
+
+  wrong = *right;
+  wrong.finish_partial = [](int group, int head_dim, const float* running, float* output) {
+    right->finish_partial(group, head_dim, running, output);
+    output[group * head_dim - 1] += 0.05f;
+  };
+  EXPECT_FALSE(KernelsAgree(*floor, wrong)) << "finish_partial";
 }
 
 class ForcedKernels {

@@ -3,6 +3,7 @@
 #ifndef EPIC_ENGINE_CPU_SEGMENT_ATTENTION_TESTING_H_
 #define EPIC_ENGINE_CPU_SEGMENT_ATTENTION_TESTING_H_
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
