@@ -12,6 +12,9 @@ namespace epic::testing {
 namespace {
 
 constexpr double kErrorRatioMax = 1.5;
+// The bars stand for what rounding KV to bf16 costs. Processors that multiply bf16 by bf16 round activations besides;
+// the emulated kernels of both such sets exceeded a bar by 11 % at most.
+constexpr double kRoundedActivationsRatioMax = 1.5;
 
 std::vector<PromptSegment> ReadPrompt(const nlohmann::json& entry, Recipe& recipe) {
   std::vector<PromptSegment> prompt;
@@ -58,9 +61,10 @@ void CheckLogits(const std::vector<float>& ours, const nlohmann::json& golden, c
   if (result.contains("top_ids")) take(result["top_ids"], result["top_logits"]);
   const ErrorSize error = Difference(actual, reference);
   // Where the weights are bf16 already, all that we round is KV, and the bar is what that costs the reference itself.
+  const double more = SelectCpuKernels()->rounds_activations ? kRoundedActivationsRatioMax : 1;
   const auto allowed = [&](const char* of_kv, const char* in_all) {
-    return kv_error_only ? kErrorRatioMax * result["bf16_kv_error"][of_kv].get<double>()
-                         : result["tolerance"][in_all].get<double>();
+    return more * (kv_error_only ? kErrorRatioMax * result["bf16_kv_error"][of_kv].get<double>()
+                                 : result["tolerance"][in_all].get<double>());
   };
   EXPECT_LE(error.rms, allowed("worst_row_rms", "rms"));
   EXPECT_LE(error.centred_rms, allowed("worst_row_centred_rms", "centred_rms"));
