@@ -19,7 +19,9 @@ import select
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+import typing
 from dataclasses import dataclass, field
 
 FOLDER = pathlib.Path(__file__).resolve().parent
@@ -38,6 +40,7 @@ class Engine:
     weights: str
     command: list[str]
     process: subprocess.Popen | None = None
+    messages: typing.TextIO | None = None  # its standard error
     about: dict = field(default_factory=dict)
     skipped: str = ""
     prefill: dict[int, list[float]] = field(default_factory=dict)  # seconds by prompt length
@@ -48,12 +51,13 @@ class Engine:
         return f"{self.name} {self.weights}"
 
     def start(self) -> None:
+        self.messages = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.messages, text=True, bufsize=1
         )
         answer = self.read_line(LOAD_LIMIT_SECONDS)
         if answer is None:
-            self.stop("did not start")
+            self.stop(f"did not start: {self.last_message()}")
         else:
             self.about = answer
 
@@ -69,6 +73,11 @@ class Engine:
                     return json.loads(line)
         return None
 
+    def last_message(self) -> str:
+        """The last line that the process wrote to standard error."""
+        self.messages.seek(0)
+        return (self.messages.read().strip().splitlines() or ["it said nothing"])[-1][:200]
+
     def measure(self, tokens: int, limit_seconds: float) -> None:
         if self.skipped:
             return
@@ -76,12 +85,12 @@ class Engine:
             self.process.stdin.write(json.dumps({"tokens": tokens}) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            self.stop("ended by itself")
+            self.stop(f"ended by itself: {self.last_message()}")
             return
         answer = self.read_line(limit_seconds)
         if answer is None:
             ended = self.process.poll() is not None
-            self.stop("ended by itself" if ended else f"longer than {limit_seconds:.0f} s at {tokens} tokens")
+            self.stop(f"ended by itself: {self.last_message()}" if ended else f"longer than {limit_seconds:.0f} s at {tokens} tokens")
             return
         self.prefill.setdefault(tokens, []).append(answer["prefill_seconds"])
         self.decode.setdefault(tokens, []).append(answer["decode_seconds_per_token"])

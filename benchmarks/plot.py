@@ -17,7 +17,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.ticker import ScalarFormatter  # noqa: E402
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator  # noqa: E402
 
 # Okabe and Ito's colours, which every kind of colour vision tells apart; markers and dashes repeat the difference.
 COLOURS = {"black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73", "blue": "#0072B2",
@@ -64,14 +64,19 @@ def finish(figure, axes, path: pathlib.Path, title: str, report: dict) -> None:
 
 
 def plain_ticks(axis, ticks: list) -> None:
-    axis.set_major_formatter(ScalarFormatter())
-    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-    axis.set_minor_locator(matplotlib.ticker.NullLocator())
-    axis.set_ticks(ticks)
+    axis.set_minor_locator(NullLocator())
+    axis.set_ticks(ticks, [f"{tick:,}" for tick in ticks])
+
+
+def logarithmic(axis) -> None:
+    """1, 2, 5, 10, ... as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def plot_linkers(report: dict, path: pathlib.Path) -> None:
-    figure, axis = plt.subplots(figsize=(7, 4.5))
+    figure, axis = plt.subplots(figsize=(8, 4.5))
     rows = [row for row in report["results"] if row["part"] == "lengths"]
     lengths = sorted({row["chunks"] * row["chunk_tokens"] for row in rows})
     for name in LINKER_STYLES:
@@ -82,9 +87,10 @@ def plot_linkers(report: dict, path: pathlib.Path) -> None:
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     plain_ticks(axis.xaxis, lengths)
-    axis.set_xlabel("prompt tokens in chunks")
+    logarithmic(axis.yaxis)
+    axis.set_xlabel("prompt tokens in chunks (log)")
     axis.set_ylabel("time to the first token, ms (log)")
-    axis.legend(fontsize=8, frameon=False)
+    axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     finish(figure, [axis], path, "Time to the first token by linker, everything local and warm", report)
 
 
@@ -107,8 +113,12 @@ def plot_load(report: dict, path: pathlib.Path) -> None:
     for axis in (achieved, latency):
         axis.set_xscale("log")
         axis.set_yscale("log")
+        logarithmic(axis.xaxis)
+        logarithmic(axis.yaxis)
         axis.set_xlabel("offered, requests/s (log)")
-        axis.legend(fontsize=8, frameon=False)
+    achieved.legend(fontsize=8, frameon=False)
+    latency.legend(*latency.get_legend_handles_labels(), fontsize=8, frameon=False, loc="center left",
+                   bbox_to_anchor=(1.0, 0.5))
     achieved.set_ylabel("achieved, requests/s (log)")
     latency.set_ylabel("time to the first token, ms (log): p99, dotted p50")
     finish(figure, [achieved, latency], path,
