@@ -1,12 +1,11 @@
 // The compute kernels of the CPU backend as a table of functions, one table an instruction set, chosen at run time.
 //
 // Weights are bf16 or a file's quantised blocks; everything else is float32, but for activations where the processor
-// multiplies bf16 by bf16. One property is promised by every table: the result of a row depends on
-// that row's inputs alone, never on how many rows a call has or where tiles are cut. With
-// float32 activations each output element of a packed product is one chain of fused multiply-adds over the inner
-// dimension in ascending order, whatever the tile. That is what makes a request's tokens the same alone and in any
-// batch. Results differ between instruction sets by how lanes are summed in norms and block products, and by the
-// rounding of activations.
+// multiplies bf16 by bf16. One property is promised by every table: the result of a row depends on that row's inputs
+// alone, never on how many rows a call has or where tiles are cut. With float32 activations each output element of a
+// packed product is one chain of fused multiply-adds over the inner dimension in ascending order, whatever the tile.
+// That is what makes a request's tokens the same alone and in any batch. Results differ between instruction sets by how
+// lanes are summed in norms and block products, and by the rounding of activations.
 //
 // Nothing here allocates, locks or throws.
 #ifndef EPIC_ENGINE_CPU_KERNELS_H_
