@@ -84,6 +84,7 @@ struct Question {
   uint64_t seed = 0;
   std::vector<std::string> stop;
   bool explain = false;  // fill Answer::plan
+  bool afresh = false;   // run every row that the linker chooses, whatever earlier requests ran
 };
 
 struct AnswerTiming {

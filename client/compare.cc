@@ -62,6 +62,7 @@ absl::StatusOr<Comparison> CompareLinkers(Client& client, Question question, int
   const size_t count = kComparedLinkers.size();
   std::vector<std::vector<AnswerTiming>> timings(count);
   std::vector<Answer> answers(count);
+  question.afresh = true;  // else every run but the first would measure the rows that were kept
   for (int run = 0; run <= runs; ++run) {
     for (size_t i = 0; i < count; ++i) {
       question.linker = kComparedLinkers[i];

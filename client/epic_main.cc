@@ -88,6 +88,9 @@ struct Commands {
     command->add_option("--seed", question.seed)->capture_default_str();
     command->add_option("--stop", question.stop, "end the answer before this text, may be repeated");
     command->add_flag("--explain", question.explain, "show what was done with each chunk");
+    command->add_flag(
+        "--afresh", question.afresh,
+        "run every row that the linker chooses, also where an earlier request ran it; always with --compare");
     command->add_flag("--compare", ask_options.compare,
                       "ask by full, cacheblend:15, legolink:16, legolink:2 and naive and print one table");
     command->add_option("--runs", ask_options.runs, "rounds of --compare")

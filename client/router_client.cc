@@ -271,6 +271,7 @@ class RouterClient : public Client {
     sampling->set_max_output_tokens(question.output_tokens_max);
     for (const std::string& stop : question.stop) sampling->add_stop(stop);
     request.set_explain(question.explain);
+    request.set_afresh(question.afresh);
     return request;
   }
 

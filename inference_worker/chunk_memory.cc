@@ -90,18 +90,30 @@ absl::StatusOr<ChunkKvPtr> ChunkMemory::Finish(Buffer buffer, const KvBlockInfo&
     return FromLease(cache_, std::move(lease));
   }
   EPIC_RETURN_IF_ERROR(view.VerifyPayload());
-  return std::make_shared<ChunkKv>(std::move(view), std::move(buffer.heap_));
+  auto chunk = std::make_shared<const ChunkKv>(std::move(view), std::move(buffer.heap_));
+  MutexLock lock(mutex_);
+  absl::erase_if(on_heap_, [](const auto& entry) { return entry.second.expired(); });  // few: the heap is the exception
+  on_heap_[expected.key] = chunk;
+  return chunk;
 }
 
 ChunkKvPtr ChunkMemory::Find(const KvBlockInfo& expected) {
   absl::StatusOr<BlockStore::Lease> lease = cache_->Acquire(expected.key, expected.token_ids);
-  if (!lease.ok()) return nullptr;
+  if (!lease.ok()) return FindOnHeap(expected);
   if (!CheckSameChunk(lease->view().info(), expected).ok()) {
     lease->Reset();
     cache_->Drop(expected.key);
     return nullptr;
   }
   return FromLease(cache_, *std::move(lease));
+}
+
+ChunkKvPtr ChunkMemory::FindOnHeap(const KvBlockInfo& expected) {
+  MutexLock lock(mutex_);
+  const auto found = on_heap_.find(expected.key);
+  if (found == on_heap_.end()) return nullptr;
+  ChunkKvPtr chunk = found->second.lock();
+  return chunk != nullptr && CheckSameChunk(chunk->view().info(), expected).ok() ? chunk : nullptr;
 }
 
 absl::Status CheckSameChunk(const KvBlockInfo& seen, const KvBlockInfo& expected) {

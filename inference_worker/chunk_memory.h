@@ -3,7 +3,9 @@
 // A chunk is written into a Buffer by a transfer or a compilation, then finished: checked against what was asked for,
 // byte for byte by its checksums, and published in the cache. A chunk that the cache cannot take (leases hold it all,
 // or it is larger than the cache) lives on the heap for the requests that use it and is forgotten with them; the bytes
-// on the heap have a limit of their own. Thread-safe. ChunkKv objects may outlive this one: they keep the cache alive.
+// on the heap have a limit of their own. While it is used, every request that asks for it gets the same bytes: requests
+// over the same documents hold them once, and attention can read them once for all of a batch. Thread-safe. ChunkKv
+// objects may outlive this one: they keep the cache alive.
 #ifndef EPIC_INFERENCE_WORKER_CHUNK_MEMORY_H_
 #define EPIC_INFERENCE_WORKER_CHUNK_MEMORY_H_
 
@@ -14,9 +16,11 @@
 #include <optional>
 #include <span>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/kv_block.h"
+#include "core/sync.h"
 #include "engine/kv.h"
 #include "storage/block_store.h"
 
@@ -46,7 +50,8 @@ class ChunkMemory {
   // or is not `edition` (where given).
   absl::StatusOr<ChunkKvPtr> Finish(Buffer buffer, const KvBlockInfo& expected, std::optional<uint64_t> edition);
 
-  // The chunk from the cache, or null. A block of the same key with other content is dropped.
+  // The chunk from the cache, or from the heap while somebody uses it, or null. A block of the same key with other
+  // content is dropped.
   ChunkKvPtr Find(const KvBlockInfo& expected);
 
   BlockStoreStats CacheStats() const { return cache_->Stats(); }
@@ -57,6 +62,11 @@ class ChunkMemory {
   const std::shared_ptr<BlockStore> cache_;
   const size_t heap_bytes_max_;
   const std::shared_ptr<std::atomic<size_t>> heap_bytes_;  // shared with buffers that outlive this object
+
+  ChunkKvPtr FindOnHeap(const KvBlockInfo& expected) EPIC_EXCLUDES(mutex_);
+
+  Mutex mutex_;
+  absl::flat_hash_map<ChunkKey, std::weak_ptr<const ChunkKv>> on_heap_ EPIC_GUARDED_BY(mutex_);
 };
 
 // DATA_LOSS naming the field where `seen` is not the chunk that `expected` describes.

@@ -153,6 +153,10 @@ absl::StatusOr<std::shared_ptr<Engine::Handle>> FakeEngine::Generate(GenerationR
     return absl::InvalidArgumentError(
         fmt::format("the prompt has {} tokens; at most {}", tokens, options_.context_length));
   }
+  {
+    MutexLock lock(mutex_);
+    last_cache_salt_ = request.reuses_rows ? std::optional(request.cache_salt) : std::nullopt;
+  }
   auto job = std::make_shared<Job>();
   job->generation = std::move(request);
   return Add(std::move(job));
@@ -319,6 +323,11 @@ void FakeEngine::SetCompileError(absl::Status status) {
 int64_t FakeEngine::compilations() const {
   MutexLock lock(mutex_);
   return compilations_;
+}
+
+std::optional<std::string> FakeEngine::last_cache_salt() const {
+  MutexLock lock(mutex_);
+  return last_cache_salt_;
 }
 
 int64_t FakeEngine::urgent_compilations() const {

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -58,6 +59,8 @@ class FakeEngine : public Engine {
 
   int64_t compilations() const;  // that were asked for
   int64_t urgent_compilations() const;
+  // Of the request that came last: its salt, or nothing where it must neither use nor leave rows.
+  std::optional<std::string> last_cache_salt() const;
 
  private:
   struct Job;
@@ -83,6 +86,7 @@ class FakeEngine : public Engine {
   EngineLoad load_ EPIC_GUARDED_BY(mutex_);
   int64_t compilations_ EPIC_GUARDED_BY(mutex_) = 0;
   int64_t urgent_compilations_ EPIC_GUARDED_BY(mutex_) = 0;
+  std::optional<std::string> last_cache_salt_ EPIC_GUARDED_BY(mutex_);
   std::thread scheduler_;
 };
 

@@ -57,6 +57,7 @@ struct InferJob {
   bool logprobs = false;
   int32_t top_logprobs = 0;
   bool explain = false;
+  bool afresh = false;  // no rows of earlier requests are used, and none are kept of this one
 
   int64_t router_lookup_us = 0;   // spent by the router on resolving documents
   int64_t router_elapsed_us = 0;  // since the request arrived at the router, that included

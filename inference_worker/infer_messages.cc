@@ -105,6 +105,7 @@ absl::StatusOr<InferJob> JobFromRequest(const v1::InferRequest& request, std::ch
   job.logprobs = request.logprobs();
   job.top_logprobs = request.top_logprobs();
   job.explain = request.explain();
+  job.afresh = request.afresh();
   job.router_lookup_us = request.router_lookup_us();
   job.router_elapsed_us = request.router_elapsed_us();
   job.arrival = arrival;

@@ -47,6 +47,7 @@ v1::InferRequest FullRequest() {
   request.set_logprobs(true);
   request.set_top_logprobs(2);
   request.set_explain(true);
+  request.set_afresh(true);
   request.set_router_lookup_us(100);
   request.set_router_elapsed_us(200);
   return request;
@@ -83,6 +84,7 @@ TEST(InferMessagesTest, TakesEveryFieldOfARequest) {
   EXPECT_TRUE(job->logprobs);
   EXPECT_EQ(job->top_logprobs, 2);
   EXPECT_TRUE(job->explain);
+  EXPECT_TRUE(job->afresh);
   EXPECT_EQ(job->router_lookup_us, 100);
   EXPECT_EQ(job->router_elapsed_us, 200);
 }

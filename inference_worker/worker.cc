@@ -289,6 +289,8 @@ absl::Status Worker::Start(const CallPtr& call) {
   request.continuation = job.continuation;
   request.top_logprobs = job.top_logprobs;
   request.logprobs = job.logprobs;
+  request.cache_salt = job.tenant;  // one tenant never learns from its own timing what another asked
+  request.reuses_rows = !job.afresh;
   request.deadline = job.deadline;
   request.on_token = [this, call](const GeneratedToken& token) { OnToken(call, token); };
   request.on_done = [this, call](const absl::Status& status, FinishReason reason, const GenerationStats& stats) {

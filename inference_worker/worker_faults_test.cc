@@ -222,6 +222,24 @@ TEST_F(WorkerLargeBlocksTest, ChunksThatTheCacheCannotHoldLiveOnTheHeapMeanwhile
   EXPECT_LE(worker_->Status().cache.used_bytes, options.cache.capacity_bytes);
 }
 
+TEST_F(WorkerLargeBlocksTest, RequestsOverTheSameDocumentsHoldThemOnceOnTheHeapToo) {
+  WorkerOptions options = SmallOptions();
+  options.cache.capacity_bytes = kSmallestCacheBytes;
+  StartWorker(options);
+  for (const int number : {1, 2}) PutAtNode(number);
+  engine_.Hold();
+  auto first = worker_->Infer(Question({1, 2}));
+  engine_.WaitForJobs(1);
+  const size_t bytes = worker_->Status().heap_bytes;
+  EXPECT_GE(bytes, 2 * KvBlockBytes(Info(1)));
+  auto second = worker_->Infer(Question({2, 1}));
+  engine_.WaitForJobs(2);
+  EXPECT_EQ(worker_->Status().heap_bytes, bytes);
+  engine_.Release();
+  EXPECT_EQ(ReadAnswer(first.get()).text, ExpectedText({1, 2}));
+  EXPECT_EQ(ReadAnswer(second.get()).text, ExpectedText({2, 1}));
+}
+
 TEST_F(WorkerLargeBlocksTest, CorruptBytesAreFoundOnTheHeapToo) {
   WorkerOptions options = SmallOptions();
   options.cache.capacity_bytes = kSmallestCacheBytes;

@@ -65,13 +65,15 @@ void WorkerMetrics::OnUsage(const GenerationStats& stats) {
   const auto count = [this](const char* kind, double tokens) {
     metrics_
         ->Counter("epic_worker_tokens_total",
-                  "Tokens of requests: of prompts, of those in cached chunks, run through the model again, generated.",
+                  "Tokens of requests: of prompts, of those in cached chunks, run through the model again, kept from "
+                  "earlier requests, generated.",
                   {{"kind", kind}})
         .Increment(tokens);
   };
   count("prompt", stats.prompt_tokens);
   count("cached", stats.cached_tokens);
   count("recomputed", stats.recomputed_tokens);
+  count("kept", stats.prefix_hit_tokens);
   count("generated", stats.completion_tokens);
 }
 

@@ -2,7 +2,7 @@
 //
 //   epic_worker_requests_total{linker,code}        requests that ended
 //   epic_worker_ttft_seconds{linker}               from arrival at the router to the first token
-//   epic_worker_tokens_total{kind}                 prompt, cached, recomputed, generated
+//   epic_worker_tokens_total{kind}                 prompt, cached, recomputed, kept, generated
 //   epic_worker_pulled_bytes_total                 KV that was moved from cache nodes
 //   epic_worker_chunks_total{source}               chunks that requests used, by where they came from
 //   epic_worker_compile_fallbacks_total{cause}     chunks that the worker compiled because no node gave them

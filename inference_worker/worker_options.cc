@@ -45,7 +45,7 @@ void DeclareEngineOptions(EngineOptions* options, Config* config) {
   config->AddBytes("private-kv-bytes", &options->private_kv_bytes, {.min = 1 << 20},
                    "Memory for keys and values of running requests that are not chunks.");
   config->AddBytes("prefix-cache-bytes", &options->prefix_cache_bytes, {},
-                   "Memory for the prefix cache of linker prefix.");
+                   "Memory for rows of KV that requests ran, kept for those that begin alike; 0: none.");
   config->AddInt32("piece-tokens", &options->piece_tokens, {.min = 1, .max = 4096},
                    "Rows of prefill or linking between two decode steps.");
   config->AddInt32("running-requests-max", &options->running_requests_max,

@@ -274,6 +274,17 @@ TEST_F(WorkerTest, AClientThatDoesNotReadIsCutOff) {
   EXPECT_EQ(observer_.overflows(), 1);
 }
 
+TEST_F(WorkerTest, RowsAreKeptForTheSameTenantOnly) {
+  StartWorker(SmallOptions());
+  InferJob job = Question({1}, "");
+  job.tenant = "somebody";
+  EXPECT_TRUE(Ask(job).status.ok());
+  EXPECT_EQ(engine_.last_cache_salt(), "somebody");
+  job.afresh = true;
+  EXPECT_TRUE(Ask(job).status.ok());
+  EXPECT_EQ(engine_.last_cache_salt(), std::nullopt);
+}
+
 TEST_F(WorkerTest, RefusesMoreRequestsThanItsLimit) {
   WorkerOptions options = SmallOptions();
   options.requests_max = 2;

@@ -277,6 +277,7 @@ absl::StatusOr<ExpandedPrompt> ExpandPrompt(const v1::GenerateRequest& request, 
   out->set_logprobs(request.logprobs());
   out->set_top_logprobs(request.top_logprobs());
   out->set_explain(request.explain());
+  out->set_afresh(request.afresh());
   if (request.has_raw()) {
     v1::InferMessage* message = out->add_messages();
     for (const v1::Segment& segment : request.raw().segments()) EPIC_RETURN_IF_ERROR(expander.Add(segment, message));

@@ -120,6 +120,7 @@ TEST(ExpandPromptTest, DocumentsBecomeTheirChunksInPlace) {
   request.mutable_context()->set_request_id("r1");
   request.mutable_sampling()->set_seed(9);
   request.set_explain(true);
+  request.set_afresh(true);
   v1::DocumentRef* range = request.mutable_chat()->mutable_messages(0)->add_segments()->mutable_document();
   range->set_document_id("manual");
   range->set_first_chunk(1);
@@ -132,6 +133,7 @@ TEST(ExpandPromptTest, DocumentsBecomeTheirChunksInPlace) {
   const v1::InferRequest& infer = expanded->request;
   EXPECT_TRUE(infer.chat());
   EXPECT_TRUE(infer.explain());
+  EXPECT_TRUE(infer.afresh());
   EXPECT_EQ(infer.context().request_id(), "r1");
   EXPECT_EQ(infer.sampling().seed(), 9u);
   EXPECT_EQ(infer.linker(), "legolink:4");

@@ -59,7 +59,9 @@ class Answers(EpicTest):
                 self.assertLessEqual(answer["timing_us"]["ttft"], answer["timing_us"]["total"])
 
     def test_linkers_recompute_what_they_say(self):
-        usage = {linker: self.epic.ask(["north", "south"], linker=linker)["usage"] for linker in LINKERS}
+        usage = {
+            linker: self.epic.ask(["north", "south"], "What?", linker, 16, "--afresh")["usage"] for linker in LINKERS
+        }
         prompt, cached = usage["full"]["prompt_tokens"], usage["full"]["cached_tokens"]
         chunks = self.north["chunks"] + self.south["chunks"]
         fresh = prompt - cached
@@ -78,8 +80,8 @@ class Answers(EpicTest):
 
     def test_the_order_of_documents_is_free(self):
         compiled = self.epic.metric("epic_cache_node_compiled_chunks_total")
-        forth = self.epic.ask(["north", "south"])
-        back = self.epic.ask(["south", "north"])
+        forth = self.epic.ask(["north", "south"], "What?", None, 16, "--afresh")
+        back = self.epic.ask(["south", "north"], "What?", None, 16, "--afresh")
         again = self.epic.ask(["north", "south"])
         self.assertEqual(forth["usage"], back["usage"] | {"completion_tokens": forth["usage"]["completion_tokens"]})
         self.assertEqual(again["token_ids"], forth["token_ids"])
@@ -96,7 +98,7 @@ class Answers(EpicTest):
         self.assertEqual([chunk["document_id"] for chunk in twice["plan"]], 2 * self.north["chunks"] * ["north"])
 
     def test_explain_shows_every_chunk_in_its_place(self):
-        answer = self.epic.ask(["south", "north"], "What?", "legolink:16", 16, "--explain")
+        answer = self.epic.ask(["south", "north"], "What?", "legolink:16", 16, "--explain", "--afresh")
         plan = answer["plan"]
         expected = [("south", i) for i in range(self.south["chunks"])] + [
             ("north", i) for i in range(self.north["chunks"])
@@ -115,9 +117,17 @@ class Answers(EpicTest):
         self.assertIn("first token after", table.err)
 
     def test_without_documents_it_answers_as_well(self):
-        usage = self.epic.ask([])["usage"]
+        usage = self.epic.ask([], "What?", None, 16, "--afresh")["usage"]
         self.assertEqual(usage["cached_tokens"], 0)
         self.assertEqual(usage["recomputed_tokens"], usage["prompt_tokens"])
+
+    def test_a_repeated_question_runs_its_last_row(self):
+        first = self.epic.ask(["south", "north"], "Asked twice?")
+        again = self.epic.ask(["south", "north"], "Asked twice?")
+        self.assertEqual(again["token_ids"], first["token_ids"])
+        self.assertEqual(again["usage"]["recomputed_tokens"], 1)
+        rows_run = {"recomputed_tokens": 0, "selected_tokens": 0}
+        self.assertEqual(again["usage"] | rows_run, first["usage"] | rows_run)
 
     def test_sampling_follows_its_seed(self):
         def sample(seed):
