@@ -4,11 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/engine_fixture_for_test.h"
@@ -254,6 +256,12 @@ TEST_F(EngineTest, OptionsNameEveryProblem) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("threads"));
   EXPECT_THAT(std::string(status.message()), HasSubstr("piece_tokens"));
   EXPECT_THAT(std::string(status.message()), HasSubstr("model_path"));
+  const unsigned cores = std::max(1u, std::thread::hardware_concurrency());
+  for (const int32_t threads : {-1, static_cast<int32_t>(cores) + 1}) {
+    options.threads = threads;
+    EXPECT_THAT(std::string(options.Validate().message()),
+                HasSubstr(fmt::format("threads is {}, it must be from 0 to {}", threads, cores)));
+  }
 }
 
 TEST_F(EngineTest, ShuttingDownEndsWhatRuns) {
