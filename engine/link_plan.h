@@ -35,7 +35,7 @@ std::vector<int32_t> SegmentOffsets(std::span<const PromptSegment> prompt);
 // behind, at the start of the prompt.
 bool ChunkIsExact(std::span<const PromptSegment> prompt, size_t segment, const Recipe& recipe);
 
-// Plans any linker; full and prefix recompute everything (what the prefix cache holds is taken off by the caller).
+// Plans any linker; full and prefix recompute everything (rows that were kept are taken off by the caller).
 // REQUIRES: the prompt has at least one token.
 LinkPlan PlanLink(std::span<const PromptSegment> prompt, const Linker& linker, const Recipe& recipe);
 
