@@ -16,6 +16,7 @@
 #include "benchmarks/bench_engine.h"
 #include "benchmarks/calibration.h"
 #include "benchmarks/report.h"
+#include "engine/cpu/block_matrix.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/packed_matrix.h"
 #include "engine/cpu/segment_attention.h"
@@ -229,6 +230,9 @@ class Bench {
       for (std::byte& byte : weights) byte = static_cast<std::byte>(random_() & 0x3F);  // scales of moderate size
       const int most = *std::max_element(options_.block_rows.begin(), options_.block_rows.end());
       const std::vector<float> input = RandomFloats(static_cast<size_t>(most) * shape.inner);
+      std::vector<int16_t> values(input.size());
+      std::vector<float> scales(input.size() / kActivationGroup), sums(scales.size());
+      RoundForBlocks(input.data(), static_cast<int>(input.size()), values.data(), scales.data(), sums.data());
       std::vector<float> output(static_cast<size_t>(most) * shape.outputs);
       const int task_outputs = std::max(32, shape.outputs / (4 * pool_.threads()));
       for (const int rows : options_.block_rows) {
@@ -238,9 +242,9 @@ class Bench {
           const std::byte* matrix = weights.data() + next++ % copies * bytes;
           pool_.ParallelFor((shape.outputs + task_outputs - 1) / task_outputs, [&](int64_t task, int) {
             const int first = static_cast<int>(task) * task_outputs;
-            kernels_->multiply_blocks(format, input.data(), shape.inner, rows, matrix + row_bytes * first, shape.inner,
-                                      std::min(task_outputs, shape.outputs - first), output.data() + first,
-                                      shape.outputs, false);
+            MultiplyBlocks(format, {values.data(), scales.data(), sums.data()}, rows, matrix + row_bytes * first,
+                           shape.inner, std::min(task_outputs, shape.outputs - first), output.data() + first,
+                           shape.outputs, false);
           });
         });
         Add(NameOf(format), shape.name, rows, 2.0 * rows * shape.inner * shape.outputs, static_cast<double>(bytes),

@@ -77,7 +77,7 @@ def problem(path, include):
     allowed = allowed_folders(path, folder)
     if target is None or target == folder or allowed is None or target in allowed:
         return None
-    if target == "tests" and path.endswith("_test.cc"):
+    if target == "tests" and path.endswith(("_test.cc", "_for_test.h")):
         return None  # harnesses that tests of several folders share
     if folder in ROLES and target in ROLES:
         return "no role includes another role"

@@ -232,7 +232,11 @@ void CpuBackend::Multiply(Rows rows, const float* input, size_t input_stride, co
   const int by_blocks = !matrix.has_blocks() ? 0 : matrix.has_panels() ? rows.decode : rows.count;
   const int by_panels = rows.count - by_blocks;
   std::vector<BlockTask> block_tasks;
-  if (by_blocks > 0) block_tasks = CutBlocks(matrix, 4 * pool_.threads());
+  BlockActivations activations;
+  if (by_blocks > 0) {
+    block_tasks = CutBlocks(matrix, 4 * pool_.threads());
+    activations = RoundRowsForBlocks(by_blocks, input, input_stride, matrix.inner());
+  }
   const auto block_count = static_cast<int64_t>(block_tasks.size());
 
   const int row_tasks = CeilDivide(by_panels, kProductRows);
@@ -249,9 +253,9 @@ void CpuBackend::Multiply(Rows rows, const float* input, size_t input_stride, co
   pool_.ParallelFor(block_count + static_cast<int64_t>(row_tasks) * panel_tasks, [&](int64_t task, int) {
     if (task < block_count) {
       const BlockTask& cut = block_tasks[task];
-      kernels_->multiply_blocks(cut.part->format, input, input_stride, by_blocks,
-                                cut.part->Row(cut.row_begin, matrix.inner()), matrix.inner(), cut.row_count,
-                                output + cut.part->first_output + cut.row_begin, output_stride, accumulate);
+      MultiplyBlocks(cut.part->format, activations, by_blocks, cut.part->Row(cut.row_begin, matrix.inner()),
+                     matrix.inner(), cut.row_count, output + cut.part->first_output + cut.row_begin, output_stride,
+                     accumulate);
       return;
     }
     task -= block_count;
@@ -269,6 +273,23 @@ void CpuBackend::Multiply(Rows rows, const float* input, size_t input_stride, co
                          panels_here, to, output_stride, accumulate);
     }
   });
+}
+
+BlockActivations CpuBackend::RoundRowsForBlocks(int rows, const float* input, size_t input_stride, int inner) {
+  const size_t groups = static_cast<size_t>(inner) / kActivationGroup;
+  if (block_values_.size() < static_cast<size_t>(rows) * inner) {
+    block_values_.resize(static_cast<size_t>(rows) * inner);
+    block_scales_.resize(block_values_.size() / kActivationGroup);
+    block_sums_.resize(block_scales_.size());
+  }
+  pool_.ParallelFor(CeilDivide(rows, kRowsPerTask), [&](int64_t task, int) {
+    const int first = static_cast<int>(task) * kRowsPerTask;
+    for (int r = first; r < std::min(rows, first + kRowsPerTask); ++r) {
+      RoundForBlocks(input + r * input_stride, inner, block_values_.data() + static_cast<size_t>(r) * inner,
+                     block_scales_.data() + r * groups, block_sums_.data() + r * groups);
+    }
+  });
+  return {block_values_.data(), block_scales_.data(), block_sums_.data()};
 }
 
 // rounded_[r] = rows [begin, end) of a product's input as bf16.

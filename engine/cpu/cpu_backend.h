@@ -65,6 +65,7 @@ class CpuBackend : public Backend {
   void Normalise(int rows, const float* hidden, const std::vector<float>& weight, float* out);
   void Multiply(Rows rows, const float* input, size_t input_stride, const WeightMatrix& matrix, float* output,
                 size_t output_stride, bool accumulate);
+  BlockActivations RoundRowsForBlocks(int rows, const float* input, size_t input_stride, int inner);
   void RoundRows(int begin, int end, const float* input, size_t input_stride, int inner, size_t rounded_stride);
   void ProjectQkv(Rows rows, const Layer& layer, const float* hidden);
   void WriteKv(const RowBatch& batch, int32_t layer);
@@ -89,13 +90,16 @@ class CpuBackend : public Backend {
   size_t weight_bytes_ = 0;
 
   // Scratch of one pass, grown to the largest batch seen.
-  std::vector<float> normed_;       // [rows, width]
-  std::vector<float> qkv_;          // [rows, qkv outputs]
-  std::vector<KvPlan*> row_plans_;  // of each row, at the layer at hand
-  std::vector<float> attended_;     // [rows, heads * head_dim]
-  std::vector<float> gate_up_;      // [rows, gate_up outputs]
-  std::vector<float> activated_;    // [rows, ffn_width]
-  std::vector<uint16_t> rounded_;   // [rows, inner of the largest product], where the kernels multiply bf16
+  std::vector<float> normed_;          // [rows, width]
+  std::vector<float> qkv_;             // [rows, qkv outputs]
+  std::vector<KvPlan*> row_plans_;     // of each row, at the layer at hand
+  std::vector<float> attended_;        // [rows, heads * head_dim]
+  std::vector<float> gate_up_;         // [rows, gate_up outputs]
+  std::vector<float> activated_;       // [rows, ffn_width]
+  std::vector<int16_t> block_values_;  // [decode rows, inner], with a scale and a sum for each group
+  std::vector<float> block_scales_;
+  std::vector<float> block_sums_;
+  std::vector<uint16_t> rounded_;  // [rows, inner of the largest product], where the kernels multiply bf16
 };
 
 }  // namespace epic

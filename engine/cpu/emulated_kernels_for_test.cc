@@ -12,20 +12,6 @@
 namespace epic {
 namespace {
 
-float HalfToFloat(uint16_t half) {
-  const int exponent = half >> 10 & 0x1f;
-  const int fraction = half & 0x3ff;
-  float size = 0;
-  if (exponent == 0x1f) {
-    size = fraction == 0 ? HUGE_VALF : NAN;
-  } else if (exponent == 0) {
-    size = std::ldexp(static_cast<float>(fraction), -24);
-  } else {
-    size = std::ldexp(static_cast<float>(fraction | 0x400), exponent - 25);
-  }
-  return (half & 0x8000) != 0 ? -size : size;
-}
-
 // The first of a pair is in the low half.
 float First(uint32_t pair) { return FromBf16(static_cast<uint16_t>(pair)); }
 float Second(uint32_t pair) { return FromBf16(static_cast<uint16_t>(pair >> 16)); }
@@ -113,42 +99,6 @@ struct Emulated {
   static V SecondOfPairs(I pairs) {
     return Floats([&](int i) { return Second(pairs.lane[i]); });
   }
-  static I SetInt(int x) {
-    return Ints([&](int) { return x; });
-  }
-  static I And(I a, I b) {
-    return Ints([&](int i) { return a.lane[i] & b.lane[i]; });
-  }
-  static I Or(I a, I b) {
-    return Ints([&](int i) { return a.lane[i] | b.lane[i]; });
-  }
-  static I SubInt(I a, I b) {
-    return Ints([&](int i) { return a.lane[i] - b.lane[i]; });
-  }
-  static I ShiftLeft(I v, int bits) {
-    return Ints([&](int i) { return v.lane[i] << bits; });
-  }
-  static I ShiftRight(I v, int bits) {
-    return Ints([&](int i) { return v.lane[i] >> bits; });
-  }
-  static I WidenBytes(const uint8_t* p) {
-    return Ints([&](int i) { return p[i]; });
-  }
-  static I WidenSignedBytes(const uint8_t* p) {
-    return Ints([&](int i) { return static_cast<int8_t>(p[i]); });
-  }
-  static I SpreadBits(const uint8_t* p) {
-    return Ints([&](int i) { return (p[0] | p[1] << 8) >> i; });
-  }
-  static V ToFloat(I v) {
-    return Floats([&](int i) { return static_cast<float>(static_cast<int32_t>(v.lane[i])); });
-  }
-  static V SetHalf(const uint8_t* p) { return Set(FromHalf(p)); }
-  static void SetTwoHalves(const uint8_t* p, V& first, V& second) {
-    first = SetHalf(p);
-    second = SetHalf(p + 2);
-  }
-  static float FromHalf(const uint8_t* p) { return HalfToFloat(static_cast<uint16_t>(p[0] | p[1] << 8)); }
 
   static I SetPair(const uint16_t* p) {
     return Ints([&](int) { return p[0] | static_cast<uint32_t>(p[1]) << 16; });

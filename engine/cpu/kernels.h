@@ -15,7 +15,6 @@
 #include <cstdint>
 
 #include "engine/cpu/attention_kernel.h"
-#include "engine/cpu/block_matrix.h"
 
 namespace epic {
 
@@ -40,12 +39,6 @@ struct CpuKernels {
   // activations are not rounded.
   void (*multiply_rounded)(const uint16_t* a, size_t a_stride, int rows, const uint16_t* panels, int inner,
                            int panel_count, float* c, size_t c_stride, bool accumulate);
-  // As multiply with weights in a file's own blocks: c[r * c_stride + o] (+)= the sum over k of a[r * a_stride + k]
-  // times weight k of row o, for `outputs` rows of BlockRowBytes(format, inner) bytes each, of any alignment. Decoded
-  // to floats in registers; meant for few rows, where the bytes of the weights are what costs. REQUIRES: `inner` is a
-  // multiple of BlockElements(format).
-  void (*multiply_blocks)(BlockFormat format, const float* a, size_t a_stride, int rows, const std::byte* weights,
-                          int inner, int outputs, float* c, size_t c_stride, bool accumulate);
   // out = x / sqrt(mean(x^2) + epsilon) * weight; out may be x.
   void (*rms_norm)(const float* x, const float* weight, int width, float epsilon, float* out);
   // out[i] = silu(gate[i]) * up[i]

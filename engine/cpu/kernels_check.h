@@ -7,7 +7,7 @@
 
 namespace epic {
 
-// Small random products (packed, rounded, and of every block format), norms and activations by `candidate`, whose
+// Small random products (packed and rounded), norms and activations by `candidate`, whose
 // results must be those of `trusted` up to the rounding that kernels.h allows. Takes about a millisecond; the
 // answer is the same on every call. REQUIRES: the processor runs both, `trusted` does not round activations.
 bool KernelsAgree(const CpuKernels& trusted, const CpuKernels& candidate);

@@ -4,14 +4,12 @@
 //
 // `S` provides: V (a vector of S::kWidth floats), Zero, Set, Load, Store, LoadBf16, Add, Mul, Sub, Div, Fma (a * b +
 // c), FmaInPlace, Max, Exp, SumLanes, MaxLanes, First; I (a vector of S::kWidth 32-bit integers), LoadInts, SetInt,
-// And, Or, SubInt, ShiftLeft, ShiftRight, FirstOfPairs, SecondOfPairs, WidenBytes, WidenSignedBytes, SpreadBits,
-// ToFloat; FromHalf (one IEEE half to a float). Where the processor multiplies bf16 by bf16 also SetPair, DotPairs,
+// FirstOfPairs, SecondOfPairs. Where the processor multiplies bf16 by bf16 also SetPair, DotPairs,
 // StoreRounded. emulated_kernels_for_test.cc is an `S` in plain C++: a member that is added here is added there.
 #ifndef EPIC_ENGINE_CPU_KERNELS_IMPL_H_
 #define EPIC_ENGINE_CPU_KERNELS_IMPL_H_
 
 #include "engine/cpu/attention_impl.h"
-#include "engine/cpu/block_impl.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/matrix_impl.h"
 
@@ -20,10 +18,16 @@ namespace {
 
 template <typename S>
 constexpr CpuKernels MakeKernels() {
-  return CpuKernels{S::kName,         &Multiply<S>,     false,
-                    nullptr,          nullptr,          &MultiplyBlocks<S>,
-                    &RmsNorm<S>,      &SiluMultiply<S>, &AttendUnit<S, FloatActivations<S>>,
-                    &MergePartial<S>, &FinishPartial<S>};
+  return CpuKernels{S::kName,
+                    &Multiply<S>,
+                    false,
+                    nullptr,
+                    nullptr,
+                    &RmsNorm<S>,
+                    &SiluMultiply<S>,
+                    &AttendUnit<S, FloatActivations<S>>,
+                    &MergePartial<S>,
+                    &FinishPartial<S>};
 }
 
 // For processors with dot products of bf16 pairs.

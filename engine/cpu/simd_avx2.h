@@ -46,41 +46,6 @@ struct Avx2 {
   static V SecondOfPairs(I pairs) {
     return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
   }
-  static I SetInt(int x) { return _mm256_set1_epi32(x); }
-  static I And(I a, I b) { return _mm256_and_si256(a, b); }
-  static I Or(I a, I b) { return _mm256_or_si256(a, b); }
-  static I SubInt(I a, I b) { return _mm256_sub_epi32(a, b); }
-  static I ShiftLeft(I v, int bits) { return _mm256_slli_epi32(v, bits); }
-  static I ShiftRight(I v, int bits) { return _mm256_srli_epi32(v, bits); }
-  static I WidenBytes(const uint8_t* p) {
-    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-  }
-  static I WidenSignedBytes(const uint8_t* p) {
-    return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-  }
-  // Bit j of the byte at p becomes the lowest of lane j; what stands above it is undefined.
-  static I SpreadBits(const uint8_t* p) {
-    return _mm256_srlv_epi32(_mm256_set1_epi32(*p), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-  }
-  static V ToFloat(I v) { return _mm256_cvtepi32_ps(v); }
-  // The half at p in every lane; the two halves at p, one to every lane of each vector.
-  static V SetHalf(const uint8_t* p) {
-    short half = 0;
-    __builtin_memcpy(&half, p, sizeof(half));
-    return _mm256_cvtph_ps(_mm_set1_epi16(half));
-  }
-  static void SetTwoHalves(const uint8_t* p, V& first, V& second) {
-    int halves = 0;
-    __builtin_memcpy(&halves, p, sizeof(halves));
-    const V both = _mm256_cvtph_ps(_mm_set1_epi32(halves));
-    first = _mm256_moveldup_ps(both);
-    second = _mm256_movehdup_ps(both);
-  }
-  static float FromHalf(const uint8_t* p) {
-    uint16_t half = 0;
-    __builtin_memcpy(&half, p, sizeof(half));
-    return _cvtsh_ss(half);
-  }
 
   static float SumLanes(V v) {
     __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

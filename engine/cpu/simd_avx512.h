@@ -41,44 +41,6 @@ struct Avx512 {
   static V SecondOfPairs(I pairs) {
     return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
   }
-  static I SetInt(int x) { return _mm512_set1_epi32(x); }
-  static I And(I a, I b) { return _mm512_and_si512(a, b); }
-  static I Or(I a, I b) { return _mm512_or_si512(a, b); }
-  static I SubInt(I a, I b) { return _mm512_sub_epi32(a, b); }
-  static I ShiftLeft(I v, int bits) { return _mm512_slli_epi32(v, static_cast<unsigned>(bits)); }
-  static I ShiftRight(I v, int bits) { return _mm512_srli_epi32(v, static_cast<unsigned>(bits)); }
-  static I WidenBytes(const uint8_t* p) {
-    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  }
-  static I WidenSignedBytes(const uint8_t* p) {
-    return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  }
-  // Bit j of the 16 bits at p becomes the lowest of lane j; what stands above it is undefined.
-  static I SpreadBits(const uint8_t* p) {
-    uint16_t bits = 0;
-    __builtin_memcpy(&bits, p, sizeof(bits));
-    return _mm512_srlv_epi32(_mm512_set1_epi32(bits),
-                             _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-  }
-  static V ToFloat(I v) { return _mm512_cvtepi32_ps(v); }
-  // The half at p in every lane; the two halves at p, one to every lane of each vector.
-  static V SetHalf(const uint8_t* p) {
-    short half = 0;
-    __builtin_memcpy(&half, p, sizeof(half));
-    return _mm512_cvtph_ps(_mm256_set1_epi16(half));
-  }
-  static void SetTwoHalves(const uint8_t* p, V& first, V& second) {
-    int halves = 0;
-    __builtin_memcpy(&halves, p, sizeof(halves));
-    const V both = _mm512_cvtph_ps(_mm256_set1_epi32(halves));
-    first = _mm512_moveldup_ps(both);
-    second = _mm512_movehdup_ps(both);
-  }
-  static float FromHalf(const uint8_t* p) {
-    uint16_t half = 0;
-    __builtin_memcpy(&half, p, sizeof(half));
-    return _cvtsh_ss(half);
-  }
 
   static float SumLanes(V v) { return _mm512_reduce_add_ps(v); }
   static float MaxLanes(V v) { return _mm512_reduce_max_ps(v); }

@@ -87,13 +87,16 @@ TEST_F(WeightMatrixTest, BothFormsHoldTheRowsOfTheFile) {
     std::vector<float> by_panels(matrix.padded_outputs()), by_blocks(matrix.padded_outputs());
     kernels->multiply(unit.data(), unit.size(), 1, matrix.panels().Panel(0), matrix.inner(), matrix.panels().panels(),
                       by_panels.data(), by_panels.size(), false);
+    std::vector<int16_t> values(matrix.inner());
+    std::vector<float> scales(values.size() / kActivationGroup), sums(scales.size());
+    RoundForBlocks(unit.data(), matrix.inner(), values.data(), scales.data(), sums.data());
     for (const WeightMatrix::BlockPart& part : matrix.blocks()) {
-      kernels->multiply_blocks(part.format, unit.data(), unit.size(), 1, part.Row(0, matrix.inner()), matrix.inner(),
-                               part.outputs, by_blocks.data() + part.first_output, by_blocks.size(), false);
+      MultiplyBlocks(part.format, {values.data(), scales.data(), sums.data()}, 1, part.Row(0, matrix.inner()),
+                     matrix.inner(), part.outputs, by_blocks.data() + part.first_output, by_blocks.size(), false);
     }
     for (int output = 0; output < matrix.outputs(); ++output) {
       const float expected = Expected(kQkv, output)[column];
-      ASSERT_EQ(by_blocks[output], expected) << output << ", " << column;
+      ASSERT_FLOAT_EQ(by_blocks[output], expected) << output << ", " << column;
       ASSERT_EQ(by_panels[output], FromBf16(ToBf16(expected))) << output << ", " << column;
     }
   }

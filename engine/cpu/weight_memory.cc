@@ -18,9 +18,9 @@ absl::StatusOr<std::unique_ptr<WeightMemory>> WeightMemory::Create(size_t bytes)
   const size_t rounded = (bytes + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
   void* memory = mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {
-    return absl::ResourceExhaustedError(
-        fmt::format("{} bytes of memory for the model's weights cannot be had: {}; free memory, or take a smaller model",
-                    rounded, std::generic_category().message(errno)));
+    return absl::ResourceExhaustedError(fmt::format(
+        "{} bytes of memory for the model's weights cannot be had: {}; free memory, or take a smaller model", rounded,
+        std::generic_category().message(errno)));
   }
   // An improvement that a system may refuse.
   static_cast<void>(madvise(memory, rounded, MADV_HUGEPAGE));

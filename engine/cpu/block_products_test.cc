@@ -1,17 +1,16 @@
-// Products with weights in a file's blocks, for every format and instruction set that this processor runs and the
-// emulated one, against DequantizeRows and sums in double precision.
+// Products with weights in a file's blocks, for every format, against DequantizeRows and sums in double precision.
 #include "engine/cpu/block_matrix.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <string>
-#include <tuple>
 #include <vector>
 
-#include "engine/cpu/emulated_kernels_for_test.h"
 #include "engine/cpu/kernels.h"
 #include "engine/files/model_file.h"
 
@@ -35,13 +34,12 @@ const std::vector<Format>& Formats() {
   return *formats;
 }
 
-class BlockKernelsTest : public ::testing::TestWithParam<std::tuple<const char*, size_t>> {
+class BlockProductsTest : public ::testing::TestWithParam<size_t> {
  protected:
   void SetUp() override {
-    kernels_ = KernelsForTest(std::get<0>(GetParam()));
-    if (kernels_ == nullptr) GTEST_SKIP() << "this processor does not run " << std::get<0>(GetParam());
+    if (CpuKernelsByName("avx2") == nullptr) GTEST_SKIP() << "this processor does not run avx2";
   }
-  const Format& format() const { return Formats()[std::get<1>(GetParam())]; }
+  const Format& format() const { return Formats()[GetParam()]; }
 
   std::vector<float> Random(size_t count) {
     std::vector<float> values(count);
@@ -73,19 +71,30 @@ class BlockKernelsTest : public ::testing::TestWithParam<std::tuple<const char*,
     return floats;
   }
 
+  // c (+)= `rows` rows of activations, `stride` apart, times `outputs` rows of weights.
+  void Run(const float* a, size_t stride, int rows, const std::byte* weights, int inner, int outputs, float* c,
+           size_t c_stride, bool accumulate) {
+    std::vector<int16_t> values(static_cast<size_t>(rows) * inner);
+    std::vector<float> scales(values.size() / kActivationGroup), sums(scales.size());
+    for (int r = 0; r < rows; ++r) {
+      const size_t at = static_cast<size_t>(r) * inner;
+      RoundForBlocks(a + r * stride, inner, values.data() + at, scales.data() + at / kActivationGroup,
+                     sums.data() + at / kActivationGroup);
+    }
+    MultiplyBlocks(format().block, {values.data(), scales.data(), sums.data()}, rows, weights, inner, outputs, c,
+                   c_stride, accumulate);
+  }
   std::vector<float> Multiply(const float* a, size_t stride, int rows, const std::vector<std::byte>& weights, int inner,
                               int outputs) {
     std::vector<float> c(static_cast<size_t>(rows) * outputs);
-    kernels_->multiply_blocks(format().block, a, stride, rows, weights.data() + 1, inner, outputs, c.data(), outputs,
-                              false);
+    Run(a, stride, rows, weights.data() + 1, inner, outputs, c.data(), outputs, false);
     return c;
   }
 
-  const CpuKernels* kernels_ = nullptr;
   std::mt19937 generator_{4711};
 };
 
-TEST_P(BlockKernelsTest, ProductsEqualTheReferenceForEveryTileShape) {
+TEST_P(BlockProductsTest, ProductsEqualTheReferenceForEveryTileShape) {
   for (const int rows : {1, 2, 3, 4, 5, 7, 8, 9, 15, 23, 64}) {
     for (const int outputs : {1, 2, 3, 4, 7, 33}) {
       const int inner = BlockElements(format().block) * std::uniform_int_distribution<int>(1, 3)(generator_);
@@ -96,8 +105,7 @@ TEST_P(BlockKernelsTest, ProductsEqualTheReferenceForEveryTileShape) {
       const std::vector<float> before = Random(rows * c_stride);
       for (const bool accumulate : {false, true}) {
         std::vector<float> c = before;
-        kernels_->multiply_blocks(format().block, a.data(), stride, rows, weights.data() + 1, inner, outputs, c.data(),
-                                  c_stride, accumulate);
+        Run(a.data(), stride, rows, weights.data() + 1, inner, outputs, c.data(), c_stride, accumulate);
         for (int r = 0; r < rows; ++r) {
           for (size_t o = 0; o < c_stride; ++o) {
             const float result = c[r * c_stride + o];
@@ -106,13 +114,14 @@ TEST_P(BlockKernelsTest, ProductsEqualTheReferenceForEveryTileShape) {
               continue;
             }
             double expected = accumulate ? before[r * c_stride + o] : 0;
+            // The rounding of a group's activations is 1/65534 of its largest, here at most 1.
             double size = 1;
             for (int k = 0; k < inner; ++k) {
               const double term = static_cast<double>(a[r * stride + k]) * floats[o * inner + k];
               expected += term;
-              size += std::abs(term);
+              size += std::abs(floats[o * inner + k]);
             }
-            ASSERT_NEAR(result, expected, 1e-6 * size) << rows << " rows, " << outputs << " outputs, inner " << inner;
+            ASSERT_NEAR(result, expected, 1.6e-5 * size) << rows << " rows, " << outputs << " outputs, inner " << inner;
           }
         }
       }
@@ -121,7 +130,7 @@ TEST_P(BlockKernelsTest, ProductsEqualTheReferenceForEveryTileShape) {
 }
 
 // One weight at a time: what the kernel multiplies with is the file's value, to float32's last bit or two.
-TEST_P(BlockKernelsTest, EveryWeightIsTheFilesOwn) {
+TEST_P(BlockProductsTest, EveryWeightIsTheFilesOwn) {
   constexpr int kOutputs = 3;
   const int inner = BlockElements(format().block) * 2;
   const std::vector<std::byte> weights = RandomWeights(kOutputs, inner);
@@ -137,7 +146,7 @@ TEST_P(BlockKernelsTest, EveryWeightIsTheFilesOwn) {
   }
 }
 
-TEST_P(BlockKernelsTest, ARowDoesNotDependOnTheOthers) {
+TEST_P(BlockProductsTest, ARowDoesNotDependOnTheOthers) {
   constexpr int kRows = 40, kOutputs = 37;
   const int inner = BlockElements(format().block) * 3;
   const std::vector<std::byte> weights = RandomWeights(kOutputs, inner);
@@ -155,7 +164,7 @@ TEST_P(BlockKernelsTest, ARowDoesNotDependOnTheOthers) {
 }
 
 // A task of fewer outputs gives the same bits: the backend cuts a matrix by its number of threads.
-TEST_P(BlockKernelsTest, AnOutputDoesNotDependOnTheOthers) {
+TEST_P(BlockProductsTest, AnOutputDoesNotDependOnTheOthers) {
   constexpr int kRows = 5, kOutputs = 23;
   const int inner = BlockElements(format().block) * 2;
   const std::vector<std::byte> weights = RandomWeights(kOutputs, inner);
@@ -163,20 +172,46 @@ TEST_P(BlockKernelsTest, AnOutputDoesNotDependOnTheOthers) {
   const std::vector<float> together = Multiply(a.data(), inner, kRows, weights, inner, kOutputs);
   for (int o = 0; o < kOutputs; ++o) {
     std::vector<float> alone(kRows);
-    kernels_->multiply_blocks(format().block, a.data(), inner, kRows,
-                              weights.data() + 1 + o * BlockRowBytes(format().block, inner), inner, 1, alone.data(), 1,
-                              false);
+    Run(a.data(), inner, kRows, weights.data() + 1 + o * BlockRowBytes(format().block, inner), inner, 1, alone.data(), 1,
+        false);
     for (int r = 0; r < kRows; ++r) ASSERT_EQ(alone[r], together[r * kOutputs + o]);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(InstructionSets, BlockKernelsTest,
-                         ::testing::Combine(::testing::Values("avx2", "avx512", "emulated_avx512bf16"),
-                                            ::testing::Range(size_t{0}, Formats().size())),
-                         [](const auto& param) {
-                           return std::string(std::get<0>(param.param)) + "_" +
-                                  Formats()[std::get<1>(param.param)].name;
-                         });
+// What rounding does to a row, and to a row that cannot be rounded.
+TEST(BlockActivationsTest, AreRoundedGroupByGroup) {
+  if (CpuKernelsByName("avx2") == nullptr) GTEST_SKIP() << "this processor does not run avx2";
+  constexpr int kInner = 5 * kActivationGroup;
+  std::vector<float> x(kInner);
+  std::mt19937 generator(7);
+  for (int i = 0; i < kInner; ++i) {
+    const float size = std::ldexp(1.0f, i / kActivationGroup * 20 - 40);  // groups a million times apart
+    x[i] = size * std::uniform_real_distribution<float>(-1, 1)(generator);
+  }
+  std::fill_n(x.begin() + 2 * kActivationGroup, kActivationGroup, 0.0f);
+  std::vector<int16_t> values(kInner);
+  std::vector<float> scales(5), sums(5);
+  RoundForBlocks(x.data(), kInner, values.data(), scales.data(), sums.data());
+  for (int g = 0; g < 5; ++g) {
+    double largest = 0, sum = 0;
+    for (int i = g * kActivationGroup; i < (g + 1) * kActivationGroup; ++i) largest = std::max<double>(largest, std::abs(x[i]));
+    for (int i = g * kActivationGroup; i < (g + 1) * kActivationGroup; ++i) {
+      ASSERT_NEAR(static_cast<double>(values[i]) * scales[g], x[i], largest * (0.5001 / 32767 + 1e-7)) << i;
+      sum += static_cast<double>(values[i]) * scales[g];
+    }
+    EXPECT_NEAR(sums[g], sum, 1e-6 * largest * kActivationGroup) << g;
+  }
+  EXPECT_EQ(scales[2], 0.0f);
+  for (const float defect : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    x[kActivationGroup + 3] = defect;
+    RoundForBlocks(x.data(), kInner, values.data(), scales.data(), sums.data());
+    EXPECT_TRUE(std::isnan(scales[1]) && std::isnan(sums[1])) << defect;
+    EXPECT_FALSE(std::isnan(scales[0]) || std::isnan(scales[3])) << "another group's";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, BlockProductsTest, ::testing::Range(size_t{0}, Formats().size()),
+                         [](const auto& param) { return std::string(Formats()[param.param].name); });
 
 }  // namespace
 }  // namespace epic
