@@ -172,8 +172,8 @@ TEST_P(BlockProductsTest, AnOutputDoesNotDependOnTheOthers) {
   const std::vector<float> together = Multiply(a.data(), inner, kRows, weights, inner, kOutputs);
   for (int o = 0; o < kOutputs; ++o) {
     std::vector<float> alone(kRows);
-    Run(a.data(), inner, kRows, weights.data() + 1 + o * BlockRowBytes(format().block, inner), inner, 1, alone.data(), 1,
-        false);
+    Run(a.data(), inner, kRows, weights.data() + 1 + o * BlockRowBytes(format().block, inner), inner, 1, alone.data(),
+        1, false);
     for (int r = 0; r < kRows; ++r) ASSERT_EQ(alone[r], together[r * kOutputs + o]);
   }
 }
@@ -194,7 +194,8 @@ TEST(BlockActivationsTest, AreRoundedGroupByGroup) {
   RoundForBlocks(x.data(), kInner, values.data(), scales.data(), sums.data());
   for (int g = 0; g < 5; ++g) {
     double largest = 0, sum = 0;
-    for (int i = g * kActivationGroup; i < (g + 1) * kActivationGroup; ++i) largest = std::max<double>(largest, std::abs(x[i]));
+    for (int i = g * kActivationGroup; i < (g + 1) * kActivationGroup; ++i)
+      largest = std::max<double>(largest, std::abs(x[i]));
     for (int i = g * kActivationGroup; i < (g + 1) * kActivationGroup; ++i) {
       ASSERT_NEAR(static_cast<double>(values[i]) * scales[g], x[i], largest * (0.5001 / 32767 + 1e-7)) << i;
       sum += static_cast<double>(values[i]) * scales[g];
