@@ -98,7 +98,7 @@ class RowCache {
     std::span<const RowId> rows;
   };
   struct Before {
-    using is_transparent = void;
+    using is_transparent = void;  // NOLINT(readability-identifier-naming): the library looks for this name
     static View Of(const Key& key) { return {key.parent, key.rows}; }
     static View Of(const View& view) { return view; }
     template <typename A, typename B>

@@ -103,8 +103,7 @@ absl::StatusOr<uint64_t> CpuBackend::WeightBytesOf(const ModelFile& file) {
 }
 
 CpuBackend::CpuBackend(const ModelFile& file, const CpuKernels* kernels, int threads)
-    : file_(file),
-      config_(file.config()),
+    : config_(file.config()),
       kernels_(kernels),
       pool_(threads),
       attention_(KvShape{config_.layers, config_.kv_heads, config_.head_dim, KvDtype::kBf16}, config_.heads, kernels,

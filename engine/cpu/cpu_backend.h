@@ -74,7 +74,6 @@ class CpuBackend : public Backend {
   void FeedForward(Rows rows, const Layer& layer, float* hidden);
   void ReserveRows(int rows);
 
-  const ModelFile& file_;
   ModelConfig config_;
   const CpuKernels* kernels_;
   ThreadPool pool_;

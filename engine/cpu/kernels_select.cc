@@ -48,11 +48,11 @@ struct Table {
 
 // Best first. The processor is asked once.
 const std::array<Table, 4>& Tables() {
-  static const std::array<Table, 4> tables = {{{&kAmxKernels, RunsAmx()},
-                                               {&kAvx512Bf16Kernels, RunsAvx512Bf16()},
-                                               {&kAvx512Kernels, RunsAvx512()},
-                                               {&kAvx2Kernels, RunsAvx2()}}};
-  return tables;
+  static const std::array<Table, 4> kTables = {{{&kAmxKernels, RunsAmx()},
+                                                {&kAvx512Bf16Kernels, RunsAvx512Bf16()},
+                                                {&kAvx512Kernels, RunsAvx512()},
+                                                {&kAvx2Kernels, RunsAvx2()}}};
+  return kTables;
 }
 
 }  // namespace
