@@ -46,6 +46,7 @@ struct RowId {
   uint64_t context_low = 0;
   int32_t position = 0;
   int32_t token_id = 0;
+  // NOLINTNEXTLINE(modernize-use-nullptr): the check takes the comparison with 0 inside for a pointer
   friend auto operator<=>(const RowId&, const RowId&) = default;
 };
 
