@@ -106,7 +106,9 @@ class Bench {
     report_["model"] = config.name;
     model_ = config.name;
     const auto too_long = [&](int chunks) {
-      return chunks * options_.chunk_tokens + kQuestionTokensMax + options_.fresh_rows >= config.context_length;
+      // Behind the chunks stands a question, or the fresh rows of `overhead`.
+      const int behind = std::max(kQuestionTokensMax, options_.fresh_rows);
+      return chunks * options_.chunk_tokens + behind >= config.context_length;
     };
     std::erase_if(options_.chunk_counts, too_long);
     if (options_.chunk_counts.empty()) {
