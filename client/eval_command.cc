@@ -17,6 +17,7 @@
 #include "eval/run_folder.h"
 #include "eval/runner.h"
 #include "eval/summary.h"
+#include "eval/whole_file.h"
 #include "fmt/format.h"
 #include "server/logging.h"
 #include "server/shutdown.h"

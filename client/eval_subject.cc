@@ -80,11 +80,8 @@ absl::StatusOr<eval::TrialResult> EvalSubject::Ask(const eval::Trial& trial) {
     std::vector<eval::TokenProbability>& taken = result.top.emplace_back();
     for (const TokenLogprob& token : top) taken.push_back({token.id, token.logprob});
   }
-  result.prompt_tokens = answer.prompt_tokens;
-  result.cached_tokens = answer.cached_tokens;
-  result.selected_tokens = answer.selected_tokens;
-  result.recomputed_tokens = answer.recomputed_tokens;
-  result.reused_tokens = answer.reused_tokens;
+  result.usage = {answer.prompt_tokens, answer.cached_tokens, answer.selected_tokens, answer.recomputed_tokens,
+                  answer.reused_tokens};
   result.timing = {answer.timing.lookup_us, answer.timing.load_us,        answer.timing.compile_us,
                    answer.timing.link_us,   answer.timing.first_token_us, answer.timing.ttft_us};
   return result;

@@ -47,10 +47,10 @@ class FakeSubject : public Subject {
     const bool is_right = runs_all || trial.linker == "legolink:16";
     const auto documents = static_cast<int32_t>(trial.document_ids.size());
     TrialResult result;
-    result.prompt_tokens = 100 * documents + 10;
-    result.cached_tokens = 100 * documents;
-    result.selected_tokens = runs_all ? result.prompt_tokens : 10 + (is_right ? 16 * documents : 0);
-    result.recomputed_tokens = result.selected_tokens;
+    result.usage.prompt_tokens = 100 * documents + 10;
+    result.usage.cached_tokens = 100 * documents;
+    result.usage.selected_tokens = runs_all ? result.usage.prompt_tokens : 10 + (is_right ? 16 * documents : 0);
+    result.usage.recomputed_tokens = result.usage.selected_tokens;
     result.timing.ttft_us = runs_all ? 8000 : 1000;
     result.timing.link_us = result.timing.ttft_us - 500;
     if (!trial.continuation.empty()) {

@@ -1,55 +1,18 @@
 #include "eval/outcome.h"
 
 #include "core/status_macros.h"
-#include "fmt/format.h"
+#include "eval/json_members.h"
 
 namespace epic::eval {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-// Reads a member into `value`; false where it is absent or of another type.
-bool Take(const Json& json, const char* name, std::string& value) {
-  const auto it = json.find(name);
-  if (it == json.end() || !it->is_string()) return false;
-  value = it->get<std::string>();
-  return true;
-}
-bool Take(const Json& json, const char* name, bool& value) {
-  const auto it = json.find(name);
-  if (it == json.end() || !it->is_boolean()) return false;
-  value = it->get<bool>();
-  return true;
-}
-bool Take(const Json& json, const char* name, double& value) {
-  const auto it = json.find(name);
-  if (it == json.end() || !it->is_number()) return false;
-  value = it->get<double>();
-  return true;
-}
-template <typename Integer>
-bool TakeInteger(const Json& json, const char* name, Integer& value) {
-  const auto it = json.find(name);
-  if (it == json.end() || !it->is_number_integer()) return false;
-  value = it->get<Integer>();
-  return true;
-}
-bool Take(const Json& json, const char* name, int32_t& value) { return TakeInteger(json, name, value); }
-bool Take(const Json& json, const char* name, int64_t& value) { return TakeInteger(json, name, value); }
-bool Take(const Json& json, const char* name, std::vector<int32_t>& value) {
-  const auto it = json.find(name);
-  if (it == json.end() || !it->is_array()) return false;
-  for (const Json& element : *it) {
-    if (!element.is_number_integer()) return false;
-    value.push_back(element.get<int32_t>());
-  }
-  return true;
-}
+constexpr char kExample[] = "example";
+constexpr char kSkipped[] = "skipped";
 
 // Calls `visit` with the name and the member of everything that a record of an outcome has, in this order.
 template <typename Record, typename Visit>
 void VisitMembers(Record& o, const Visit& visit) {
-  visit("example", o.example);
+  visit(kExample, o.example);
   visit("linker", o.linker);
   visit("engine_linker", o.engine_linker);
   visit("answer", o.answer);
@@ -57,15 +20,16 @@ void VisitMembers(Record& o, const Visit& visit) {
   visit("stopped", o.stopped);
   visit("score", o.score);
   visit("names_gold", o.names_gold);
+  visit("answer_in_documents", o.answer_in_documents);
   visit("first_token_agrees", o.first_token_agrees);
   visit("mean_kl", o.mean_kl);
   visit("positions", o.positions);
   visit("rouge_l_to_full", o.rouge_l_to_full);
-  visit("prompt_tokens", o.prompt_tokens);
-  visit("cached_tokens", o.cached_tokens);
-  visit("selected_tokens", o.selected_tokens);
-  visit("recomputed_tokens", o.recomputed_tokens);
-  visit("reused_tokens", o.reused_tokens);
+  visit("prompt_tokens", o.usage.prompt_tokens);
+  visit("cached_tokens", o.usage.cached_tokens);
+  visit("selected_tokens", o.usage.selected_tokens);
+  visit("recomputed_tokens", o.usage.recomputed_tokens);
+  visit("reused_tokens", o.usage.reused_tokens);
   visit("lookup_us", o.timing.lookup_us);
   visit("load_us", o.timing.load_us);
   visit("compile_us", o.timing.compile_us);
@@ -76,28 +40,29 @@ void VisitMembers(Record& o, const Visit& visit) {
 
 }  // namespace
 
-Json ToJson(const Outcome& outcome) {
-  Json json;
+nlohmann::ordered_json ToJson(const Outcome& outcome) {
+  nlohmann::ordered_json json;
   VisitMembers(outcome, [&](const char* name, const auto& member) { json[name] = member; });
   return json;
 }
 
-Json ToJson(const SkippedExample& skipped) { return Json{{"example", skipped.example}, {"skipped", skipped.reason}}; }
+nlohmann::ordered_json ToJson(const Skip& skip) { return {{kExample, skip.id}, {kSkipped, skip.reason}}; }
 
-absl::StatusOr<Outcome> OutcomeFromJson(const Json& json) {
+bool IsSkip(const JsonObject& line) { return line.Find(kSkipped) != nullptr; }
+
+absl::StatusOr<Outcome> OutcomeFromJson(const JsonObject& line) {
   Outcome outcome;
-  std::string missing;
-  VisitMembers(outcome, [&](const char* name, auto& member) {
-    if (!Take(json, name, member) && missing.empty()) missing = name;
-  });
-  if (missing.empty()) return outcome;
-  return absl::InvalidArgumentError(fmt::format("\"{}\" is not there or not of the type that an outcome has", missing));
+  absl::Status status;
+  VisitMembers(outcome, [&](const char* name, auto& member) { status.Update(TakeMember(line, name, member)); });
+  if (!status.ok()) return status;
+  return outcome;
 }
 
-absl::StatusOr<SkippedExample> SkippedFromJson(const Json& json) {
-  SkippedExample skipped;
-  if (Take(json, "example", skipped.example) && Take(json, "skipped", skipped.reason)) return skipped;
-  return absl::InvalidArgumentError("a skipped example has the texts \"example\" and \"skipped\"");
+absl::StatusOr<Skip> SkipFromJson(const JsonObject& line) {
+  Skip skip;
+  EPIC_RETURN_IF_ERROR(TakeMember(line, kExample, skip.id));
+  EPIC_RETURN_IF_ERROR(TakeMember(line, kSkipped, skip.reason));
+  return skip;
 }
 
 }  // namespace epic::eval

@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/files/json_file.h"
 #include "eval/subject.h"
+#include "eval/task.h"
 #include "nlohmann/json.hpp"
 
 namespace epic::eval {
@@ -19,32 +21,26 @@ struct Outcome {
   std::string answer;
   std::vector<int32_t> token_ids;
   bool stopped = false;
-  double score = 0;                 // by the task's metric
-  bool names_gold = false;          // a gold answer stands in it, word for word (eval/metrics.h)
-  bool first_token_agrees = false;  // its likeliest first token is that of full recompute
+  double score = 0;                  // by the task's metric
+  bool names_gold = false;           // a gold answer stands in it, word for word (eval/metrics.h)
+  bool answer_in_documents = false;  // of the example (eval/task.h)
+  bool first_token_agrees = false;   // its likeliest first token is that of full recompute
   // Nats, of full recompute's next-token distribution to this one's: mean over `positions` positions of full's answer.
   double mean_kl = 0;
   int32_t positions = 0;
   double rouge_l_to_full = 0;  // of its answer, full's being the gold one
-  int32_t prompt_tokens = 0;
-  int32_t cached_tokens = 0;
-  int32_t selected_tokens = 0;
-  int32_t recomputed_tokens = 0;
-  int32_t reused_tokens = 0;
+  TrialUsage usage;
   TrialTiming timing;
 };
 
-// An example that could not be asked.
-struct SkippedExample {
-  std::string example;
-  std::string reason;
-};
-
 nlohmann::ordered_json ToJson(const Outcome& outcome);
-nlohmann::ordered_json ToJson(const SkippedExample& skipped);
+// An example that could not be asked.
+nlohmann::ordered_json ToJson(const Skip& skip);
+// Whether the line is that of an example that could not be asked.
+bool IsSkip(const JsonObject& line);
 // INVALID_ARGUMENT naming the member that is missing or of another type.
-absl::StatusOr<Outcome> OutcomeFromJson(const nlohmann::ordered_json& json);
-absl::StatusOr<SkippedExample> SkippedFromJson(const nlohmann::ordered_json& json);
+absl::StatusOr<Outcome> OutcomeFromJson(const JsonObject& line);
+absl::StatusOr<Skip> SkipFromJson(const JsonObject& line);
 
 }  // namespace epic::eval
 

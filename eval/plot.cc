@@ -2,13 +2,9 @@
 
 #include <cairo-svg.h>
 #include <cairo.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -20,6 +16,7 @@
 #include "core/status_macros.h"
 #include "core/utf8.h"
 #include "eval/plot_layout.h"
+#include "eval/whole_file.h"
 #include "fmt/format.h"
 
 namespace epic::eval {
@@ -345,32 +342,6 @@ absl::Status CheckPlot(const ParetoPlot& plot) {
   return absl::OkStatus();
 }
 
-absl::Status SystemError(std::string_view what, const std::string& path) {
-  return absl::ErrnoToStatus(errno, fmt::format("{} '{}'", what, path));
-}
-
-absl::Status WriteAll(int descriptor, std::string_view bytes, const std::string& path) {
-  while (!bytes.empty()) {
-    const ssize_t count = write(descriptor, bytes.data(), bytes.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return SystemError("cannot write", path);
-    bytes.remove_prefix(static_cast<size_t>(count));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReplaceFile(const std::string& path, std::string_view bytes) {
-  const std::string temporary = fmt::format("{}.{}.partial", path, getpid());
-  constexpr mode_t kMode = 0666;  // the user's umask takes away from it
-  const int descriptor = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, kMode);
-  if (descriptor < 0) return SystemError("cannot create", temporary);
-  absl::Status status = WriteAll(descriptor, bytes, temporary);
-  if (close(descriptor) != 0 && status.ok()) status = SystemError("cannot close", temporary);
-  if (status.ok() && rename(temporary.c_str(), path.c_str()) != 0) status = SystemError("cannot replace", path);
-  if (!status.ok()) unlink(temporary.c_str());
-  return status;
-}
-
 cairo_status_t Append(void* bytes, const unsigned char* data, unsigned int length) {
   static_cast<std::string*>(bytes)->append(reinterpret_cast<const char*>(data), length);
   return CAIRO_STATUS_SUCCESS;
@@ -386,7 +357,7 @@ cairo_status_t DrawOn(cairo_surface_t* surface, const ParetoPlot& plot) {
 }
 
 absl::Status Finish(cairo_status_t status, const std::string& path, std::string_view bytes) {
-  if (status == CAIRO_STATUS_SUCCESS) return ReplaceFile(path, bytes);
+  if (status == CAIRO_STATUS_SUCCESS) return WriteFileWhole(path, bytes);
   return absl::InternalError(fmt::format("cannot draw '{}': {}", path, cairo_status_to_string(status)));
 }
 

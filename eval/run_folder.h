@@ -8,7 +8,9 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -48,32 +50,32 @@ class RunFolder {
   RunFolder& operator=(const RunFolder&) = delete;
 
   absl::Status Add(const Outcome& outcome);
-  absl::Status Add(const SkippedExample& skipped);
+  absl::Status Add(const Skip& skip);
 
   const std::string& path() const { return path_; }
   const RunIdentity& identity() const { return identity_; }
   // Null where it has not been done. Valid until the next Add.
   const Outcome* Find(const std::string& example, const std::string& linker) const;
-  bool IsSkipped(const std::string& example) const { return skipped_.contains(example); }
+  bool IsSkipped(const std::string& example) const { return skipped_ids_.contains(example); }
   const std::vector<Outcome>& outcomes() const { return outcomes_; }  // in the order in which they were done
-  const std::map<std::string, std::string>& skipped() const { return skipped_; }  // reasons by example
+  const std::vector<Skip>& skipped() const { return skipped_; }
 
  private:
   RunFolder(std::string path, RunIdentity identity) : path_(std::move(path)), identity_(std::move(identity)) {}
   absl::Status ReadOutcomes(bool mend);
+  absl::Status ReadLine(std::string_view text, const std::string& place);
   absl::Status Append(const nlohmann::ordered_json& json);
-  absl::Status Take(const nlohmann::ordered_json& json);
+  void Take(Outcome outcome);
+  void Take(Skip skip);
 
   const std::string path_;
   const RunIdentity identity_;
   int file_ = -1;
   std::vector<Outcome> outcomes_;
   std::map<std::pair<std::string, std::string>, size_t> index_;
-  std::map<std::string, std::string> skipped_;
+  std::vector<Skip> skipped_;
+  std::set<std::string> skipped_ids_;
 };
-
-// Writes a file as a whole or not at all: under another name, synced, then renamed. The error names path and reason.
-absl::Status WriteFileWhole(const std::string& path, const std::string& content);
 
 }  // namespace epic::eval
 

@@ -11,6 +11,7 @@
 namespace epic::eval {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 class RunFolderTest : public ::testing::Test {
@@ -48,7 +49,7 @@ class RunFolderTest : public ::testing::Test {
     outcome.names_gold = true;
     outcome.mean_kl = 0.125;
     outcome.positions = 3;
-    outcome.prompt_tokens = 100;
+    outcome.usage.prompt_tokens = 100;
     outcome.timing.ttft_us = 12345678901;
     return outcome;
   }
@@ -67,7 +68,7 @@ TEST_F(RunFolderTest, WhatWasAddedIsThereAgain) {
     const auto folder = *RunFolder::Open(path_, identity_);
     ASSERT_TRUE(folder->Add(NewOutcome("a", "full")).ok());
     ASSERT_TRUE(folder->Add(NewOutcome("a", "naive")).ok());
-    ASSERT_TRUE(folder->Add(SkippedExample{"b", "too long"}).ok());
+    ASSERT_TRUE(folder->Add(Skip{"b", "too long"}).ok());
   }
   for (const bool to_write : {true, false}) {
     const auto folder = to_write ? *RunFolder::Open(path_, identity_) : *RunFolder::Read(path_);
@@ -78,7 +79,8 @@ TEST_F(RunFolderTest, WhatWasAddedIsThereAgain) {
     EXPECT_EQ(ToJson(*naive), ToJson(NewOutcome("a", "naive")));
     EXPECT_EQ(folder->Find("a", "legolink:16"), nullptr);
     EXPECT_TRUE(folder->IsSkipped("b"));
-    EXPECT_EQ(folder->skipped().at("b"), "too long");
+    ASSERT_EQ(folder->skipped().size(), 1U);
+    EXPECT_EQ(folder->skipped()[0].reason, "too long");
   }
 }
 
@@ -98,12 +100,12 @@ TEST_F(RunFolderTest, ADamagedLineIsAnErrorThatNamesIt) {
   for (const std::string& bad : {std::string("{\"example\":\"a\"}\n"), std::string("nonsense\n"), std::string("[1]\n"),
                                  std::string("{\"example\":3,\"skipped\":\"x\"}\n")}) {
     Write("outcomes.jsonl", whole + bad + whole);
-    EXPECT_THAT(Refusal(), HasSubstr("line 2 is damaged")) << bad;
+    EXPECT_THAT(Refusal(), AllOf(HasSubstr("damaged"), HasSubstr("line 2"))) << bad;
   }
   std::string other_type = whole;
   other_type.replace(other_type.find("0.25"), 4, "\"x\"");
   Write("outcomes.jsonl", other_type);
-  EXPECT_THAT(Refusal(), HasSubstr("\"score\""));
+  EXPECT_THAT(Refusal(), HasSubstr("score"));
 }
 
 TEST_F(RunFolderTest, AnotherRunIsRefusedByWhatDiffers) {
@@ -140,14 +142,6 @@ TEST_F(RunFolderTest, AnAnswerThatEndsWithinACharacterIsWrittenAllTheSame) {
     ASSERT_TRUE(folder->Add(outcome).ok());
   }
   EXPECT_EQ((*RunFolder::Read(path_))->outcomes()[0].answer, "caf\xEF\xBF\xBD");
-}
-
-TEST_F(RunFolderTest, AFileIsWrittenWholeOrNotAtAll) {
-  Write("x", "old");
-  EXPECT_FALSE(WriteFileWhole(path_ + "/no/x", "new").ok());
-  ASSERT_TRUE(WriteFileWhole(path_ + "/x", "new").ok());
-  EXPECT_EQ(Content("x"), "new");
-  EXPECT_FALSE(std::filesystem::exists(path_ + "/x.unfinished"));
 }
 
 }  // namespace

@@ -116,10 +116,10 @@ absl::StatusOr<std::string> ExampleRun::EngineName(const EvalLinker& linker) con
   if (linker.equal_rows.empty()) return linker.name;
   const Outcome* base = folder_.Find(example_.id, linker.equal_rows);
   if (base == nullptr) return absl::InternalError(fmt::format("{} has not run yet", linker.equal_rows));
-  const int32_t fresh = base->prompt_tokens - base->cached_tokens;
-  const int32_t rows = base->selected_tokens - fresh;
+  const int32_t fresh = base->usage.prompt_tokens - base->usage.cached_tokens;
+  const int32_t rows = base->usage.selected_tokens - fresh;
   // The engine takes the whole part of this share of the chunk tokens: the half makes it `rows` whatever is rounded.
-  const double percent = 100.0 * (std::max(rows, 0) + 0.5) / std::max(base->cached_tokens, 1);
+  const double percent = 100.0 * (std::max(rows, 0) + 0.5) / std::max(base->usage.cached_tokens, 1);
   return fmt::format("{}:{}", linker.family, std::min(percent, 100.0));
 }
 
@@ -144,11 +144,8 @@ absl::Status ExampleRun::Run(const EvalLinker& linker) {
   outcome.stopped = result.stopped;
   outcome.score = ScoreAnswer(task_, example_, result.text);
   outcome.names_gold = NamesGold(result.text, example_.golds);
-  outcome.prompt_tokens = result.prompt_tokens;
-  outcome.cached_tokens = result.cached_tokens;
-  outcome.selected_tokens = result.selected_tokens;
-  outcome.recomputed_tokens = result.recomputed_tokens;
-  outcome.reused_tokens = result.reused_tokens;
+  outcome.answer_in_documents = example_.answer_in_documents;
+  outcome.usage = result.usage;
   outcome.timing = result.timing;
   if (linker.name == kFull) {
     outcome.first_token_agrees = true;
@@ -215,7 +212,7 @@ absl::Status RunEvaluation(const Task& task, const std::vector<EvalLinker>& link
   RunProgress state;
   state.examples = task.examples.size();
   for (const Skip& skip : task.skipped) {
-    if (!folder.IsSkipped(skip.id)) EPIC_RETURN_IF_ERROR(folder.Add(SkippedExample{skip.id, skip.reason}));
+    if (!folder.IsSkipped(skip.id)) EPIC_RETURN_IF_ERROR(folder.Add(skip));
   }
   size_t run_here = 0;
   for (const Example& example : task.examples) {
@@ -235,7 +232,7 @@ absl::Status RunEvaluation(const Task& task, const std::vector<EvalLinker>& link
         if (!status.ok() && linker.name != kFull) return status;
       }
       if (status.code() == absl::StatusCode::kInvalidArgument) {
-        status = folder.Add(SkippedExample{example.id, std::string(status.message())});
+        status = folder.Add(Skip{example.id, std::string(status.message())});
       }
       EPIC_RETURN_IF_ERROR(status);
       ++run_here;

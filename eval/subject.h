@@ -35,16 +35,20 @@ struct TrialTiming {
   int64_t ttft_us = 0;
 };
 
-struct TrialResult {
-  std::string text;
-  std::vector<int32_t> token_ids;                  // without the token that ended the answer
-  bool stopped = false;                            // at the model's end of turn, not at output_tokens_max
-  std::vector<std::vector<TokenProbability>> top;  // of each position
+struct TrialUsage {
   int32_t prompt_tokens = 0;
   int32_t cached_tokens = 0;      // in chunks
   int32_t selected_tokens = 0;    // ran through all layers
   int32_t recomputed_tokens = 0;  // rows run, summed over layers / layers
   int32_t reused_tokens = 0;
+};
+
+struct TrialResult {
+  std::string text;
+  std::vector<int32_t> token_ids;                  // without the token that ended the answer
+  bool stopped = false;                            // at the model's end of turn, not at output_tokens_max
+  std::vector<std::vector<TokenProbability>> top;  // of each position
+  TrialUsage usage;
   TrialTiming timing;
 };
 

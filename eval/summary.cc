@@ -9,6 +9,7 @@
 
 #include "core/status_macros.h"
 #include "eval/task.h"
+#include "eval/whole_file.h"
 #include "fmt/format.h"
 
 namespace epic::eval {
@@ -77,10 +78,10 @@ LinkerSummary SummarizeLinker(const std::string& linker, const Columns& columns,
   summary.compile_ms = MedianMs(column, &TrialTiming::compile_us);
   summary.link_ms = MedianMs(column, &TrialTiming::link_us);
   summary.first_token_ms = MedianMs(column, &TrialTiming::first_token_us);
-  summary.selected_share =
-      Mean(Values(column, [](const Outcome& o) { return static_cast<double>(o.selected_tokens) / o.prompt_tokens; }));
-  summary.recomputed_share =
-      Mean(Values(column, [](const Outcome& o) { return static_cast<double>(o.recomputed_tokens) / o.prompt_tokens; }));
+  summary.selected_share = Mean(Values(
+      column, [](const Outcome& o) { return static_cast<double>(o.usage.selected_tokens) / o.usage.prompt_tokens; }));
+  summary.recomputed_share = Mean(Values(
+      column, [](const Outcome& o) { return static_cast<double>(o.usage.recomputed_tokens) / o.usage.prompt_tokens; }));
   return summary;
 }
 
@@ -184,7 +185,8 @@ absl::StatusOr<RunSummary> Summarize(const RunFolder& folder, std::vector<std::s
       continue;
     }
     ++summary.examples;
-    summary.prompt_tokens += outcome.prompt_tokens;
+    summary.prompt_tokens += outcome.usage.prompt_tokens;
+    if (outcome.answer_in_documents) ++summary.answerable;
     for (size_t i = 0; i < linkers.size(); ++i) columns[linkers[i]].push_back(row[i]);
   }
   if (summary.examples == 0) {
@@ -229,13 +231,15 @@ std::string SummaryMarkdown(const RunSummary& summary) {
   for (const BarResult& bar : summary.bars) {
     text += bar.holds ? fmt::format("- holds: {}\n", bar.text) : fmt::format("- **does not hold: {}**\n", bar.text);
   }
+  if (run.metric == MetricName(Metric::kF1)) {
+    text += fmt::format("\nIn {} of the {} examples a gold answer stands in a document.\n", summary.answerable,
+                        summary.examples);
+  }
   if (summary.incomplete > 0) {
     text += fmt::format("\n{} examples were not done by every linker and are left out.\n", summary.incomplete);
   }
   if (!summary.skipped.empty()) {
-    std::vector<Skip> skipped;
-    for (const auto& [example, reason] : summary.skipped) skipped.push_back({example, reason});
-    text += fmt::format("\n{} examples were skipped: {}.\n", summary.skipped.size(), DescribeSkips(skipped));
+    text += fmt::format("\n{} examples were skipped: {}.\n", summary.skipped.size(), DescribeSkips(summary.skipped));
   }
   return text + fmt::format("\nThe prompt:\n\n```text\n{}\n```\n", run.prompt_template);
 }
@@ -255,10 +259,12 @@ nlohmann::ordered_json SummaryJson(const RunSummary& summary) {
             {"seed", run.seed},
             {"examples", summary.examples},
             {"incomplete_examples", summary.incomplete},
-            {"skipped", summary.skipped},
+            {"skipped", Json::array()},
             {"prompt_tokens", summary.prompt_tokens},
+            {"examples_with_answer_in_documents", summary.answerable},
             {"linkers", Json::array()},
             {"bars", Json::array()}};
+  for (const Skip& skip : summary.skipped) json["skipped"].push_back(eval::ToJson(skip));
   for (const LinkerSummary& l : summary.linkers) {
     json["linkers"].push_back({{"linker", l.linker},
                                {"score", ToJson(l.score)},

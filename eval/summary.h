@@ -4,7 +4,6 @@
 #define EPIC_EVAL_SUMMARY_H_
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -44,10 +43,11 @@ struct BarResult {
 
 struct RunSummary {
   RunIdentity identity;
-  size_t examples = 0;                         // that every linker has done
-  size_t incomplete = 0;                       // begun, but not done by every linker
-  std::map<std::string, std::string> skipped;  // reasons by example
-  double prompt_tokens = 0;                    // mean
+  size_t examples = 0;    // that every linker has done
+  size_t incomplete = 0;  // begun, but not done by every linker
+  size_t answerable = 0;  // examples that have a gold answer in a document
+  std::vector<Skip> skipped;
+  double prompt_tokens = 0;  // mean
   std::vector<LinkerSummary> linkers;
   std::vector<BarResult> bars;
 };

@@ -45,9 +45,9 @@ class SummaryTest : public ::testing::Test {
     outcome.mean_kl = kl;
     outcome.first_token_agrees = kl < 0.15;
     outcome.rouge_l_to_full = score;
-    outcome.prompt_tokens = 1000;
-    outcome.selected_tokens = selected;
-    outcome.recomputed_tokens = selected;
+    outcome.usage.prompt_tokens = 1000;
+    outcome.usage.selected_tokens = selected;
+    outcome.usage.recomputed_tokens = selected;
     outcome.timing.ttft_us = ttft_us;
     outcome.timing.link_us = ttft_us / 2;
     ASSERT_TRUE(folder_->Add(outcome).ok());
@@ -115,8 +115,8 @@ TEST_F(SummaryTest, BelowNineInTenThereIsNoBar) {
 TEST_F(SummaryTest, OnlyExamplesOfAllLinkersCount) {
   AddAll();
   Add("half", "full", 0, 0, 1, 1000);
-  ASSERT_TRUE(folder_->Add(SkippedExample{"long", "too long"}).ok());
-  ASSERT_TRUE(folder_->Add(SkippedExample{"longer", "too long"}).ok());
+  ASSERT_TRUE(folder_->Add(Skip{"long", "too long"}).ok());
+  ASSERT_TRUE(folder_->Add(Skip{"longer", "too long"}).ok());
   const RunSummary summary = *Summarize(*folder_, {"full", "naive"});
   EXPECT_EQ(summary.examples, 4U);
   EXPECT_EQ(summary.incomplete, 1U);
