@@ -18,7 +18,7 @@ struct Linker {
   int32_t legolink_tokens = 16;  // kLegoLink: k, tokens recomputed at the head of each chunk; 0 uses recipe "sink4"
 
   // "full", "prefix", "naive", "naive-last", "cacheblend:<percent>", "legolink:<k>", "random:<percent>". An empty
-  // name is the default, legolink:16. INVALID_ARGUMENT names the value, what is allowed, and the nearest known name.
+  // name is legolink:16; what a request without a name gets is linker_gate.h's. INVALID_ARGUMENT names the value, what is allowed, and the nearest known name.
   static absl::StatusOr<Linker> Parse(std::string_view name);
   std::string Name() const;
   // The recipe whose chunks this linker uses: "plain" or "sink4".

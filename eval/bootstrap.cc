@@ -6,22 +6,14 @@
 #include <functional>
 #include <limits>
 #include <numeric>
-#include <random>
 #include <vector>
+
+#include "eval/task_random.h"
 
 namespace epic::eval {
 namespace {
 
 constexpr double kNotANumber = std::numeric_limits<double>::quiet_NaN();
-
-// A number below `bound`, each with the same probability: numbers of the generator's last, incomplete round are drawn
-// again.
-size_t DrawBelow(size_t bound, std::mt19937_64& random) {
-  const uint64_t rounds_end = std::mt19937_64::max() - std::mt19937_64::max() % bound;
-  uint64_t drawn = random();
-  while (drawn >= rounds_end) drawn = random();
-  return static_cast<size_t>(drawn % bound);
-}
 
 // REQUIRES: sorted is not empty.
 double Quantile(const std::vector<double>& sorted, double share) {
@@ -41,11 +33,11 @@ Interval Bootstrap(size_t example_count, uint64_t seed, int32_t resamples, const
   const double mean = statistic(examples);
   if (std::isnan(mean)) return {.mean = mean, .low = mean, .high = mean};
 
-  std::mt19937_64 random(seed);
+  TaskRandom random(seed);
   std::vector<double> results;
   results.reserve(static_cast<size_t>(resamples));
   for (int32_t i = 0; i < resamples; ++i) {
-    for (size_t& example : examples) example = DrawBelow(example_count, random);
+    for (size_t& example : examples) example = random.Below(example_count);
     const double result = statistic(examples);
     if (!std::isnan(result)) results.push_back(result);
   }

@@ -2,9 +2,8 @@
 // Bootstrap, 13.3): the examples are drawn again with replacement, as many as there are, 10,000 times; the interval
 // runs from the 2.5 % to the 97.5 % quantile of the results, interpolated linearly between neighbours.
 //
-// Pure functions, safe from any thread. One seed gives the same interval on every system: the generator is the
-// standard's mt19937_64, and drawing an index out of it is ours, because the standard leaves its distributions to each
-// library. O(resamples * examples).
+// Pure functions, safe from any thread. One seed gives the same interval on every system: indices
+// are drawn by TaskRandom. O(resamples * examples).
 #ifndef EPIC_EVAL_BOOTSTRAP_H_
 #define EPIC_EVAL_BOOTSTRAP_H_
 

@@ -300,7 +300,8 @@ Task EmptyTask(const TaskKind& kind) {
   task.name = kind.name;
   task.metric = kind.metric;
   task.output_tokens_max = kind.output_tokens_max;
-  task.prompt_template = fmt::format("{}{{documents}}{}{}{}", kind.preface, kind.before_asked,
+  // The client puts a blank line before a question (client/client.h, Question).
+  task.prompt_template = fmt::format("{}{{documents}}\n\n{}{}{}", kind.preface, kind.before_asked,
                                      kind.asked == nullptr ? "" : fmt::format("{{{}}}", kind.asked), kind.after_asked);
   task.scores_first_line = kind.kind == Kind::kFewShot;
   return task;

@@ -15,7 +15,8 @@
 //   contexts    {question, ctxs: [{title?, text}], answers, id?}: one document for each of ctxs.
 //   dialogues   {dialogue, summary, id?} (samsum only): eight other dialogues with their summaries, chosen by the seed,
 //               are the documents.
-// needle reads a folder of texts (*.txt, in the order of their names).
+// needle reads a folder of texts (*.txt, in the order of their names). An example's text is one document, which the
+// node cuts into chunks as it cuts any.
 //
 // An example that cannot be asked (invalid UTF-8, no answer, nothing to read, an empty passage, ...) is not an error:
 // it is left out and counted in Task::skipped. Anything that makes the file doubtful as a whole is an error. A file is
@@ -36,8 +37,7 @@ namespace epic::eval {
 inline constexpr int64_t kDataBytesMax = int64_t{1} << 30;  // of a file, or of all texts of a folder
 inline constexpr int32_t kNeedleExamplesMax = 10'000;
 inline constexpr int32_t kNeedleWordsMax = 10'000'000;
-inline constexpr int32_t kNeedleDocumentWords = 350;  // a needle's text is cut into documents of at most about this
-inline constexpr int32_t kFewShotExamples = 8;        // documents of a prompt made from plain dialogues
+inline constexpr int32_t kFewShotExamples = 8;  // documents of a prompt made from plain dialogues
 
 enum class Metric { kF1, kRougeL };
 // "F1" or "ROUGE-L".

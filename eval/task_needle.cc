@@ -212,27 +212,14 @@ size_t NearestBoundary(const std::vector<int64_t>& words_before, size_t begin, s
   return after;
 }
 
-// Documents of equal length, at most about kNeedleDocumentWords, each cut at the sentence end nearest to its own.
-std::vector<std::string> CutDocuments(const std::vector<Sentence>& sentences) {
-  int64_t total = 0;
-  for (const Sentence& sentence : sentences) total += sentence.words;
-  const int64_t count = (total + kNeedleDocumentWords - 1) / kNeedleDocumentWords;
-  std::vector<std::string> documents;
-  std::string open;
-  int64_t words = 0;
+std::string Join(const std::vector<Sentence>& sentences) {
+  std::string text;
   for (const Sentence& sentence : sentences) {
-    const int64_t closed = static_cast<int64_t>(documents.size()) + 1;
-    if (!open.empty() && closed < count && (2 * words + sentence.words) * count > 2 * closed * total) {
-      documents.push_back(DocumentText("", open));
-      open.clear();
-    }
     // A heading at the end of a text has nothing behind it that parts it from a needle.
-    if (!open.empty() && !IsSpace(open.back())) open += ' ';
-    open += sentence.text;
-    words += sentence.words;
+    if (!text.empty() && !IsSpace(text.back())) text += ' ';
+    text += sentence.text;
   }
-  documents.push_back(DocumentText("", open));
-  return documents;
+  return text;
 }
 
 Source HideNeedle(const Haystack& haystack, int32_t words, int32_t depth_percent, TaskRandom& random) {
@@ -253,7 +240,7 @@ Source HideNeedle(const Haystack& haystack, int32_t words, int32_t depth_percent
   sentences.insert(sentences.begin() + static_cast<std::ptrdiff_t>(place - begin),
                    {.text = needle, .words = CountWords(needle)});
   Source source;
-  source.documents = CutDocuments(sentences);
+  source.documents = {DocumentText("", Join(sentences))};
   source.asked = city;
   source.golds = {fmt::format("{}", number)};
   return source;

@@ -69,7 +69,7 @@ TEST_F(TaskTest, LongBenchQuestion) {
   EXPECT_THAT(example.golds, ElementsAre("Ann"));
   EXPECT_TRUE(example.answer_in_documents);
   // The template is the prompt with names for its parts.
-  std::string expected = example.preface + "{documents}" + example.question;
+  std::string expected = example.preface + "{documents}\n\n" + example.question;
   expected.replace(expected.find("Who wrote it?"), 13, "{question}");
   EXPECT_EQ(task->prompt_template, expected);
 }
