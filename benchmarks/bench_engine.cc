@@ -160,7 +160,7 @@ std::vector<PromptSegment> BenchEngine::ChatPrompt(const std::vector<std::vector
   PromptMessage message{"user", {}};
   for (const std::vector<int32_t>& ids : chunks) {
     message.parts.push_back(
-        {PromptPart::Kind::kChunk, "", ids, linker.UsesChunks() ? Chunk(ids, linker.RecipeId()) : nullptr});
+        {PromptPart::Kind::kChunk, "", ids, linker.UsesChunks() ? Chunk(ids, linker.BaseRecipeId()) : nullptr});
   }
   message.parts.push_back({PromptPart::Kind::kText, question, {}, nullptr});
   const auto chat_template = engine_->chat_template();

@@ -248,7 +248,7 @@ class Bench {
       std::vector<PromptSegment> segments;
       if (!start.empty()) segments.push_back({start, false, nullptr});
       for (const std::vector<int32_t>& ids : texts) {
-        segments.push_back({ids, true, linker.UsesChunks() ? bench.Chunk(ids, linker.RecipeId()) : nullptr});
+        segments.push_back({ids, true, linker.UsesChunks() ? bench.Chunk(ids, linker.BaseRecipeId()) : nullptr});
       }
       // Other tokens at every call, so that only what stands before them can be cached.
       segments.push_back({bench.DocumentTokens(1000 + fresh, options_.fresh_rows), false, nullptr});

@@ -122,7 +122,7 @@ class Bench {
     for (int part = 0; part < options_.parts; ++part) {
       const std::vector<int32_t>& ids = pool_[order[static_cast<size_t>(part)]];
       if (part < chunks) {
-        prompt.push_back({ids, true, bench_.Chunk(ids, series.linker.RecipeId())});
+        prompt.push_back({ids, true, bench_.Chunk(ids, series.linker.BaseRecipeId())});
       } else {
         fresh.token_ids.insert(fresh.token_ids.end(), ids.begin(), ids.end());
       }

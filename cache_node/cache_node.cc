@@ -1,6 +1,7 @@
 #include "cache_node/cache_node.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "core/identifiers.h"
@@ -27,17 +28,6 @@ absl::Status CheckDeadline(Deadline deadline) {
   return absl::DeadlineExceededError("the deadline had passed before the call was begun");
 }
 
-// A view and the lease that keeps it in place.
-struct LeasedView {
-  explicit LeasedView(BlockStore::Lease held) : lease(std::move(held)) {}
-  BlockStore::Lease lease;
-};
-
-std::shared_ptr<const KvBlockView> ViewOf(BlockStore::Lease lease) {
-  auto leased = std::make_shared<LeasedView>(std::move(lease));
-  return {leased, &leased->lease.view()};
-}
-
 }  // namespace
 
 CacheNode::CacheNode(const CacheNodeOptions& options, std::unique_ptr<Manifest> manifest,
@@ -46,7 +36,8 @@ CacheNode::CacheNode(const CacheNodeOptions& options, std::unique_ptr<Manifest> 
       manifest_(std::move(manifest)),
       store_(std::move(store)),
       compiler_(compiler),
-      registry_(std::make_unique<DocumentRegistry>(manifest_.get(), compiler, options_.chunker, options_.clock)) {}
+      registry_(std::make_unique<DocumentRegistry>(manifest_.get(), compiler, options_.chunker,
+                                                   options_.default_recipe_id, options_.clock)) {}
 
 absl::StatusOr<std::unique_ptr<CacheNode>> CacheNode::Create(const CacheNodeOptions& options,
                                                              std::unique_ptr<Manifest> manifest,
@@ -115,19 +106,20 @@ absl::StatusOr<std::vector<ResolvedDocument>> CacheNode::ResolveDocuments(const 
     return absl::InvalidArgumentError(
         fmt::format("document_ids has {} entries, the limit is {}", ids.size(), kPromptSegmentsMax));
   }
-  EPIC_RETURN_IF_ERROR(compiler_->RecipeById(recipe_id).status());
+  EPIC_RETURN_IF_ERROR(CheckRecipeId(recipe_id));
   std::vector<ResolvedDocument> documents;
   for (const std::string& id : ids) {
     absl::StatusOr<ChunkListRecord> list = registry_->Resolve(tenant, id, recipe_id, deadline);
     queue_->Wake();
     if (!list.ok()) return list.status();
-    ResolvedDocument document{.id = id, .recipe = list->recipe, .chunks = {}};
+    ResolvedDocument document{.id = id, .recipe = list->BaseRecipe(), .chunks = {}};
     for (size_t i = 0; i < list->spans.size(); ++i) {
-      const TokenSpan span = list->spans[i];
+      const std::span<const int32_t> tokens = list->TokensOf(i);
       document.chunks.push_back(
           {.key = list->keys[i],
-           .token_ids = {list->token_ids.begin() + span.begin, list->token_ids.begin() + span.end},
-           .block_bytes = KvBlockBytes(compiler_->kv_shape(), span.end - span.begin),
+           .token_ids = {tokens.begin(), tokens.end()},
+           .context_token_count = static_cast<int32_t>(list->ContextOf(i).size()),
+           .block_bytes = KvBlockBytes(BlockInfo(list->keys[i], list->RecipeOf(i), {tokens.begin(), tokens.end()})),
            .resident = store_->Contains(list->keys[i])});
     }
     documents.push_back(std::move(document));
@@ -155,7 +147,9 @@ KvBlockInfo CacheNode::BlockInfo(const ChunkKey& key, const Recipe& recipe, std:
 std::optional<CompileJob> CacheNode::NextBackgroundJob() {
   std::optional<DocumentRegistry::ChunkWork> work = registry_->NextWork();
   if (!work.has_value()) return std::nullopt;
-  return CompileJob{.info = BlockInfo(work->key, work->recipe, std::move(work->token_ids)), .recipe = work->recipe};
+  return CompileJob{.info = BlockInfo(work->key, work->recipe, std::move(work->token_ids)),
+                    .recipe = work->recipe,
+                    .context = std::move(work->context)};
 }
 
 void CacheNode::OnCompileFinished(const CompileJob& job, const absl::Status& status, bool requested) {
@@ -185,6 +179,15 @@ void CacheNode::DropUnreferenced(const std::vector<ChunkKey>& keys) {
   }
 }
 
+absl::Status CacheNode::CheckRecipeId(const std::string& recipe_id) const {
+  if (recipe_id.empty() || recipe_id == kDocumentRecipeId || compiler_->RecipeById(recipe_id).ok()) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(fmt::format("recipe_id is {}, expected {}, {}, {} or nothing (each document's own)",
+                                                QuoteForMessage(recipe_id), kPlainRecipeId, kDocumentRecipeId,
+                                                kSinkRecipeId));
+}
+
 absl::Status CacheNode::CheckModel(const std::string& model_fingerprint_hex) const {
   if (model_fingerprint_hex == compiler_->fingerprint_hex()) return absl::OkStatus();
   return absl::FailedPreconditionError(fmt::format("model_fingerprint is {}, this node runs model {}",
@@ -206,27 +209,37 @@ absl::Status CacheNode::CheckQuery(const LocateQuery& query) const {
   }
   const std::string tenant = query.tenant.empty() ? "default" : query.tenant;
   EPIC_RETURN_IF_ERROR(ValidateTenant("tenant", tenant));
-  const int32_t tokens_max = compiler_->context_length() - recipe.first_position();
-  for (size_t i = 0; i < query.chunks.size(); ++i) {
-    const std::vector<int32_t>& tokens = query.chunks[i].token_ids;
-    if (tokens.empty() || tokens.size() > static_cast<size_t>(tokens_max)) {
-      return absl::InvalidArgumentError(
-          fmt::format("chunks[{}].token_ids has {} entries, expected 1 to {}", i, tokens.size(), tokens_max));
-    }
-    const auto bad = std::find_if(tokens.begin(), tokens.end(),
-                                  [this](int32_t id) { return id < 0 || id >= compiler_->vocab_size(); });
-    if (bad != tokens.end()) {
-      return absl::InvalidArgumentError(
-          fmt::format("chunks[{}].token_ids holds {}, expected 0 to {}", i, *bad, compiler_->vocab_size() - 1));
-    }
-    const ChunkKey expected = ComputeChunkKey(query.model_fingerprint_hex, recipe, tenant, tokens);
-    if (expected != query.chunks[i].key) {
-      return absl::InvalidArgumentError(
-          fmt::format("chunks[{}].key is {}, its model, recipe, tenant and tokens make {}", i,
-                      query.chunks[i].key.Hex(), expected.Hex()));
-    }
-  }
+  for (size_t i = 0; i < query.chunks.size(); ++i) EPIC_RETURN_IF_ERROR(CheckChunk(query, i, tenant));
   return absl::OkStatus();
+}
+
+absl::Status CacheNode::CheckChunk(const LocateQuery& query, size_t index, const std::string& tenant) const {
+  const LocateQuery::Chunk& chunk = query.chunks[index];
+  const auto check_ids = [&](const char* field, const std::vector<int32_t>& ids) {
+    const auto bad =
+        std::find_if(ids.begin(), ids.end(), [this](int32_t id) { return id < 0 || id >= compiler_->vocab_size(); });
+    if (bad == ids.end()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        fmt::format("chunks[{}].{} holds {}, expected 0 to {}", index, field, *bad, compiler_->vocab_size() - 1));
+  };
+  const auto context_tokens = static_cast<int32_t>(chunk.context_token_ids.size());
+  const int32_t context_tokens_max = query.recipe.id == kPlainRecipeId ? kDocumentSectionTokensMax : 0;
+  if (context_tokens > context_tokens_max) {
+    return absl::InvalidArgumentError(fmt::format("chunks[{}].context_token_ids has {} entries, expected at most {}",
+                                                  index, context_tokens, context_tokens_max));
+  }
+  const int32_t tokens_max = std::max(0, compiler_->context_length() - query.recipe.first_position() - context_tokens);
+  if (chunk.token_ids.empty() || chunk.token_ids.size() > static_cast<size_t>(tokens_max)) {
+    return absl::InvalidArgumentError(fmt::format("chunks[{}].token_ids has {} entries, expected 1 to {}", index,
+                                                  chunk.token_ids.size(), tokens_max));
+  }
+  EPIC_RETURN_IF_ERROR(check_ids("token_ids", chunk.token_ids));
+  EPIC_RETURN_IF_ERROR(check_ids("context_token_ids", chunk.context_token_ids));
+  const Recipe recipe = RecipeBehind(query.recipe, chunk.context_token_ids);
+  const ChunkKey expected = ComputeChunkKey(query.model_fingerprint_hex, recipe, tenant, chunk.token_ids);
+  if (expected == chunk.key) return absl::OkStatus();
+  return absl::InvalidArgumentError(fmt::format("chunks[{}].key is {}, its model, recipe, tenant and tokens make {}",
+                                                index, chunk.key.Hex(), expected.Hex()));
 }
 
 absl::StatusOr<BlockStore::Lease> CacheNode::AcquireHeld(const LocateQuery::Chunk& chunk) {
@@ -257,9 +270,10 @@ absl::StatusOr<std::vector<CacheNode::LeasedChunk>> CacheNode::LocateLeases(cons
     if (leased[i].lease) {
       leased[i].origin = BlockOrigin::kHeld;
     } else if (query.compile_missing) {
-      EPIC_ASSIGN_OR_RETURN(
-          CompileQueue::Ticket ticket,
-          queue_->Request({.info = BlockInfo(chunk.key, query.recipe, chunk.token_ids), .recipe = query.recipe}));
+      const Recipe recipe = RecipeBehind(query.recipe, chunk.context_token_ids);
+      CompileJob job{.info = BlockInfo(chunk.key, recipe, chunk.token_ids), .recipe = recipe, .context = {}};
+      if (!chunk.context_token_ids.empty()) job.context = registry_->ContextOf(chunk.key);
+      EPIC_ASSIGN_OR_RETURN(CompileQueue::Ticket ticket, queue_->Request(std::move(job)));
       tickets.emplace_back(i, std::move(ticket));
     }
   }
@@ -278,7 +292,7 @@ absl::StatusOr<std::vector<BlockProvider::Located>> CacheNode::Locate(const Loca
   for (size_t i = 0; i < leased.size(); ++i) {
     located[i].origin = leased[i].origin;
     located[i].compile_us = leased[i].compile_us;
-    if (leased[i].lease) located[i].view = ViewOf(std::move(leased[i].lease));
+    if (leased[i].lease) located[i].view = SharedView(std::move(leased[i].lease));
   }
   return located;
 }

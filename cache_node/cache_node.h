@@ -31,15 +31,17 @@ namespace epic {
 struct CacheNodeOptions {
   ChunkerOptions chunker;
   CompileQueueOptions compile;
-  DocumentRegistry::Clock clock;  // milliseconds since 1970; empty: the system's
+  std::string default_recipe_id = kPlainRecipeId;  // of documents that name none: "plain" or "document"
+  DocumentRegistry::Clock clock;                   // milliseconds since 1970; empty: the system's
 };
 
 struct ResolvedDocument {
   std::string id;
-  Recipe recipe;
+  Recipe recipe;  // of chunks without context; RecipeBehind gives that of the others
   struct Chunk {
     ChunkKey key;
     std::vector<int32_t> token_ids;
+    int32_t context_token_count = 0;  // tokens of the document right before it that it is compiled in sight of
     size_t block_bytes = 0;
     bool resident = false;
   };
@@ -126,7 +128,9 @@ class CacheNode : public BlockProvider, private CompileObserver {
 
   KvBlockInfo BlockInfo(const ChunkKey& key, const Recipe& recipe, std::vector<int32_t> token_ids) const;
   absl::Status CheckModel(const std::string& model_fingerprint_hex) const;
+  absl::Status CheckRecipeId(const std::string& recipe_id) const;
   absl::Status CheckQuery(const LocateQuery& query) const;
+  absl::Status CheckChunk(const LocateQuery& query, size_t index, const std::string& tenant) const;
   // The block where it is held and sound; empty where it must be compiled.
   absl::StatusOr<BlockStore::Lease> AcquireHeld(const LocateQuery::Chunk& chunk);
   void DropUnreferenced(const std::vector<ChunkKey>& keys);

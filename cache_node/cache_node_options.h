@@ -23,6 +23,8 @@ struct CacheNodeServerOptions {
   size_t kv_capacity_bytes = size_t{2} << 30;
   // Tokens that a chunk is meant to have. In [16, 4096], and twice as many must fit the model's context.
   int32_t chunk_tokens = 512;
+  // How documents are compiled whose registration does not say: "plain" or "document".
+  std::string default_recipe = kPlainRecipeId;
   // Published blocks are read-only memory: a stray write ends the process. Costs a system call a block.
   bool protect_blocks = false;
 
@@ -33,7 +35,7 @@ struct CacheNodeServerOptions {
 };
 
 // Options "listen" and those of the server, "advertise", "data-dir", "kv-capacity-bytes", "chunk-tokens",
-// "protect-blocks".
+// "default-recipe", "protect-blocks".
 void DeclareCacheNodeServerOptions(CacheNodeServerOptions* options, Config* config);
 
 }  // namespace epic

@@ -101,6 +101,7 @@ absl::StatusOr<std::unique_ptr<CacheNodeServer>> CacheNodeServer::Create(const C
   parts->compiler = std::move(compiler);
   parts->metrics = metrics == nullptr ? std::make_shared<Metrics>() : std::move(metrics);
   CacheNodeOptions node_options;
+  node_options.default_recipe_id = options.default_recipe;
   node_options.chunker.target_tokens = options.chunk_tokens;
   node_options.chunker.tail_tokens_min = std::min(node_options.chunker.tail_tokens_min, options.chunk_tokens / 4);
   EPIC_ASSIGN_OR_RETURN(parts->node,

@@ -48,7 +48,9 @@ absl::StatusOr<LocateQuery> QueryOf(const v1::LocateRequest& request, const v1::
     if (!key.ok()) {
       return absl::InvalidArgumentError(fmt::format("chunks[{}].key has {} bytes, expected 32", i, chunk.key().size()));
     }
-    query.chunks.push_back({*key, {chunk.token_ids().begin(), chunk.token_ids().end()}});
+    query.chunks.push_back({*key,
+                            {chunk.token_ids().begin(), chunk.token_ids().end()},
+                            {chunk.context_token_ids().begin(), chunk.context_token_ids().end()}});
   }
   return query;
 }

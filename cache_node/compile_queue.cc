@@ -76,10 +76,16 @@ absl::StatusOr<CompileQueue::Ticket> CompileQueue::Request(CompileJob job) {
       known = std::make_shared<Entry>(std::move(job));
       urgent_.push_back(known);
       work_.NotifyOne();
-    } else if (!known->urgent && known->running) {
-      to_cancel = known->handle;
+    } else if (!known->urgent) {
       if (known->counts_as_background) --background_running_;
       known->counts_as_background = false;
+      if (known->running) {
+        to_cancel = known->handle;
+      } else {
+        background_.erase(std::find(background_.begin(), background_.end(), known));
+        urgent_.push_back(known);
+        work_.NotifyOne();
+      }
     }
     known->urgent = true;
     ++known->tickets;
@@ -113,6 +119,8 @@ void CompileQueue::Stop() {
   {
     MutexLock lock(mutex_);
     stopping_ = true;
+    urgent_.insert(urgent_.end(), background_.begin(), background_.end());
+    background_.clear();
     for (const auto& [key, entry] : entries_) {
       if (entry->handle != nullptr) handles.push_back(entry->handle);
     }
@@ -164,7 +172,7 @@ CompileQueue::Step CompileQueue::NextStep() {
       return step;
     }
     if (stopping_ && urgent_.empty() && running_ == 0) return step;
-    if (TakeUrgent(&step)) return step;
+    if (TakeUrgent(&step) || TakeBackground(&step)) return step;
     const bool takes_background = !stopping_ && may_have_background_ && urgent_.empty() &&
                                   running_ < options_.running_max &&
                                   background_running_ < options_.background_running_max;
@@ -181,23 +189,45 @@ CompileQueue::Step CompileQueue::NextStep() {
   }
 }
 
+bool CompileQueue::MustWait(const Entry& entry) const {
+  if (entry.job.context.empty()) return false;
+  const auto before = entries_.find(entry.job.context.back().key);
+  return before != entries_.end() && (before->second->urgent || !entry.urgent);
+}
+
 bool CompileQueue::TakeUrgent(Step* step) {
-  if (urgent_.empty()) return false;
-  const EntryPointer& first = urgent_.front();
-  if (stopping_ || first->tickets == 0) {
+  const auto next = std::find_if(urgent_.begin(), urgent_.end(), [this](const EntryPointer& entry) {
+    return stopping_ || entry->tickets == 0 || !MustWait(*entry);
+  });
+  if (next == urgent_.end()) return false;
+  const EntryPointer entry = *next;
+  if (stopping_ || entry->tickets == 0) {
     step->kind = Step::Kind::kAbandon;
     step->reason = stopping_ ? absl::UnavailableError("the cache node is shutting down")
                              : absl::CancelledError("nobody waits for the chunk any more");
   } else {
     // What found no room tries again when something that ran has finished, and may have left room.
-    const bool waits_for_room = first->found_no_room && first->completions_seen == completions_ && running_ > 0;
+    const bool waits_for_room = entry->found_no_room && entry->completions_seen == completions_ && running_ > 0;
     if (running_ >= options_.running_max || waits_for_room) return false;
     step->kind = Step::Kind::kStart;
-    first->running = true;
+    entry->running = true;
     ++running_;
   }
-  step->entry = first;
-  urgent_.pop_front();
+  step->entry = entry;
+  urgent_.erase(next);
+  return true;
+}
+
+bool CompileQueue::TakeBackground(Step* step) {
+  if (!urgent_.empty() || running_ >= options_.running_max) return false;
+  const auto next = std::find_if(background_.begin(), background_.end(),
+                                 [this](const EntryPointer& entry) { return !MustWait(*entry); });
+  if (next == background_.end()) return false;
+  step->kind = Step::Kind::kStart;
+  step->entry = *next;
+  step->entry->running = true;
+  ++running_;
+  background_.erase(next);
   return true;
 }
 
@@ -212,10 +242,14 @@ void CompileQueue::AskForBackground() {
     // In flight for a request already: its end will be reported all the same.
     if (known != nullptr) return;
     known = std::make_shared<Entry>(*std::move(job));
-    known->running = true;
     known->counts_as_background = true;
-    ++running_;
     ++background_running_;
+    if (MustWait(*known)) {
+      background_.push_back(known);
+      return;
+    }
+    known->running = true;
+    ++running_;
     entry = known;
   }
   Start(entry);
@@ -240,10 +274,24 @@ void CompileQueue::Start(const EntryPointer& entry) {
   Submit(entry);
 }
 
+// The blocks that are held from the beginning of the context on: behind a gap, those that follow would be of no use to
+// the rows that run for it.
+std::vector<std::shared_ptr<const KvBlockView>> CompileQueue::HeldContext(const CompileJob& job) {
+  std::vector<std::shared_ptr<const KvBlockView>> held;
+  for (const ContextChunk& chunk : job.context) {
+    if (!store_->Contains(chunk.key)) break;
+    absl::StatusOr<BlockStore::Lease> lease = store_->Acquire(chunk.key, chunk.token_ids);
+    if (!lease.ok()) break;
+    held.push_back(SharedView(*std::move(lease)));
+  }
+  return held;
+}
+
 void CompileQueue::Submit(const EntryPointer& entry) {
   ChunkCompiler::Request request;
   request.info = entry->job.info;
   request.recipe = entry->job.recipe;
+  request.context = HeldContext(entry->job);
   request.block = entry->reservation->bytes();
   {
     MutexLock lock(mutex_);
@@ -358,10 +406,8 @@ void CompileQueue::Complete(const EntryPointer& entry, absl::StatusOr<BlockStore
   observer_->OnCompileFinished(entry->job, status, requested);
   MutexLock lock(mutex_);
   entries_.erase(entry->job.info.key);
-  if (entry->running) {
-    --running_;
-    if (entry->counts_as_background) --background_running_;
-  }
+  if (entry->running) --running_;
+  if (entry->counts_as_background) --background_running_;
   ++completions_;
   // The observer may have put the chunk back to be compiled.
   if (!status.ok()) may_have_background_ = true;

@@ -5,6 +5,11 @@
 // for a chunk that is being compiled in the background makes that compilation urgent: it is cancelled and submitted
 // again, because the compiler orders jobs when they come in.
 //
+// A chunk that is compiled in sight of others (recipe "document") goes to the compiler with the blocks of those that
+// are held, and waits for the one right before it where that is in flight: urgent work only for urgent work. So a
+// document is compiled from its beginning, each token once. Where blocks are missing the compiler runs their tokens
+// again.
+//
 // One thread submits, publishes and reports; the compiler's callbacks only hand over. Thread-safe.
 #ifndef EPIC_CACHE_NODE_COMPILE_QUEUE_H_
 #define EPIC_CACHE_NODE_COMPILE_QUEUE_H_
@@ -45,6 +50,7 @@ struct CompileQueueOptions {
 struct CompileJob {
   KvBlockInfo info;
   Recipe recipe;
+  std::vector<ContextChunk> context;  // whose tokens end the recipe's prefix
 };
 
 // Whose work it is. Called on the queue's thread, without a lock.
@@ -118,6 +124,10 @@ class CompileQueue {
   void Run();
   Step NextStep() EPIC_EXCLUDES(mutex_);
   bool TakeUrgent(Step* step) EPIC_REQUIRES(mutex_);
+  bool TakeBackground(Step* step) EPIC_REQUIRES(mutex_);
+  // Whether the chunk right before this one is in flight and will be there sooner than it could be run again.
+  bool MustWait(const Entry& entry) const EPIC_REQUIRES(mutex_);
+  std::vector<std::shared_ptr<const KvBlockView>> HeldContext(const CompileJob& job);
   void AskForBackground() EPIC_EXCLUDES(mutex_);
   void Start(const EntryPointer& entry) EPIC_EXCLUDES(mutex_);
   void Submit(const EntryPointer& entry) EPIC_EXCLUDES(mutex_);
@@ -138,6 +148,8 @@ class CompileQueue {
   absl::flat_hash_map<ChunkKey, EntryPointer> entries_ EPIC_GUARDED_BY(mutex_);
   std::deque<EntryPointer> urgent_ EPIC_GUARDED_BY(mutex_);
   std::deque<std::pair<EntryPointer, absl::StatusOr<uint64_t>>> done_ EPIC_GUARDED_BY(mutex_);
+  // Background chunks that wait for the one before them; each counts as running in the background.
+  std::deque<EntryPointer> background_ EPIC_GUARDED_BY(mutex_);
   int running_ EPIC_GUARDED_BY(mutex_) = 0;
   int background_running_ EPIC_GUARDED_BY(mutex_) = 0;
   bool may_have_background_ EPIC_GUARDED_BY(mutex_) = true;

@@ -20,6 +20,12 @@
 
 namespace epic {
 
+// A chunk that stands before another one in its section of a document (recipe "document").
+struct ContextChunk {
+  ChunkKey key;
+  std::vector<int32_t> token_ids;
+};
+
 // Thread-safe.
 class ChunkCompiler {
  public:
@@ -29,7 +35,7 @@ class ChunkCompiler {
   virtual KvShape kv_shape() const = 0;
   virtual int32_t vocab_size() const = 0;
   virtual int32_t context_length() const = 0;
-  // INVALID_ARGUMENT names the recipes that there are.
+  // A recipe without context, "plain" or "sink4"; INVALID_ARGUMENT names the recipes that there are.
   virtual absl::StatusOr<Recipe> RecipeById(const std::string& id) const = 0;
 
   struct Encoding {
@@ -49,6 +55,9 @@ class ChunkCompiler {
   struct Request {
     KvBlockInfo info;
     Recipe recipe;
+    // Blocks of the first chunks of the recipe's context, in order; what they leave out of it runs again.
+    // Let go of before on_done is called.
+    std::vector<std::shared_ptr<const KvBlockView>> context;
     // KvBlockBytes(info) zero bytes that stay in place until on_done; sealed by then.
     std::span<std::byte> block;
     bool urgent = false;  // a request waits for it

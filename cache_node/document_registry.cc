@@ -1,6 +1,7 @@
 #include "cache_node/document_registry.h"
 
 #include <algorithm>
+#include <span>
 #include <tuple>
 #include <utility>
 
@@ -50,6 +51,25 @@ absl::Status ValidateTokenCount(size_t count) {
       fmt::format("the document has {} tokens, the limit is {}; split the document", count, kDocumentTokensMax));
 }
 
+// For documents; what linkers need besides is made when they ask.
+absl::Status ValidateRecipeId(const std::string& id) {
+  if (id.empty() || id == kPlainRecipeId || id == kDocumentRecipeId) return absl::OkStatus();
+  return absl::InvalidArgumentError(fmt::format("recipe_id is {}, expected \"{}\", \"{}\" or nothing",
+                                                QuoteForMessage(id), kPlainRecipeId, kDocumentRecipeId));
+}
+
+// Of a chunk in a section, all chunks of the section before it.
+std::vector<ContextChunk> ContextIn(const ChunkListRecord& list, size_t chunk) {
+  std::vector<ContextChunk> context;
+  if (list.section_begins.empty()) return context;
+  for (size_t i = 0; i < chunk; ++i) {
+    if (list.spans[i].begin < list.section_begins[chunk]) continue;
+    const std::span<const int32_t> tokens = list.TokensOf(i);
+    context.push_back({list.keys[i], {tokens.begin(), tokens.end()}});
+  }
+  return context;
+}
+
 }  // namespace
 
 std::string FingerprintForMessage(const std::string& model_fingerprint_hex) {
@@ -57,8 +77,12 @@ std::string FingerprintForMessage(const std::string& model_fingerprint_hex) {
 }
 
 DocumentRegistry::DocumentRegistry(Manifest* manifest, const ChunkCompiler* compiler, const ChunkerOptions& chunker,
-                                   Clock clock)
-    : manifest_(manifest), compiler_(compiler), chunker_(chunker), clock_(std::move(clock)) {}
+                                   std::string default_recipe_id, Clock clock)
+    : manifest_(manifest),
+      compiler_(compiler),
+      chunker_(chunker),
+      default_recipe_id_(std::move(default_recipe_id)),
+      clock_(std::move(clock)) {}
 
 bool DocumentRegistry::IsExpired(int64_t expires_unix_ms) const {
   return expires_unix_ms != 0 && expires_unix_ms <= clock_();
@@ -66,35 +90,33 @@ bool DocumentRegistry::IsExpired(int64_t expires_unix_ms) const {
 
 absl::Status DocumentRegistry::Load() {
   struct Loaded {
-    DocumentName name;
-    std::string recipe_id;
-    int32_t token_count = 0;
-    std::vector<ChunkKey> keys;
+    DocumentTable::NewList list;
     int64_t created_unix_ms = 0;
-    int64_t expires_unix_ms = 0;
   };
   std::vector<Loaded> lists;
   const auto visit = [&](const std::string& tenant, const std::string& id, const ChunkListRecord& list) {
     // A list of another chunker is made anew when it is asked for.
     if (list.chunker_version != kChunkerVersion) return absl::OkStatus();
-    lists.push_back(Loaded{.name = {tenant, id},
-                           .recipe_id = list.recipe.id,
-                           .token_count = static_cast<int32_t>(list.token_ids.size()),
-                           .keys = list.keys});
+    Loaded& loaded = lists.emplace_back();
+    loaded.list.name = {tenant, id};
+    loaded.list.recipe_id = list.recipe.id;
+    loaded.list.token_count = static_cast<int32_t>(list.token_ids.size());
+    loaded.list.keys = list.keys;
     return absl::OkStatus();
   };
   EPIC_RETURN_IF_ERROR(manifest_->ForEachChunkList(compiler_->fingerprint_hex(), visit));
   for (Loaded& loaded : lists) {
-    EPIC_ASSIGN_OR_RETURN(const DocumentRecord record, manifest_->GetDocument(loaded.name.tenant, loaded.name.id));
+    EPIC_ASSIGN_OR_RETURN(const DocumentRecord record,
+                          manifest_->GetDocument(loaded.list.name.tenant, loaded.list.name.id));
     loaded.created_unix_ms = record.created_unix_ms;
-    loaded.expires_unix_ms = record.expires_unix_ms;
+    loaded.list.expires_unix_ms = record.expires_unix_ms;
+    loaded.list.own_recipe_id = record.recipe_id;
   }
   std::sort(lists.begin(), lists.end(), [](const Loaded& a, const Loaded& b) {
-    return std::tie(a.created_unix_ms, a.name, a.recipe_id) < std::tie(b.created_unix_ms, b.name, b.recipe_id);
+    return std::tie(a.created_unix_ms, a.list.name, a.list.recipe_id) <
+           std::tie(b.created_unix_ms, b.list.name, b.list.recipe_id);
   });
-  for (const Loaded& loaded : lists) {
-    table_.Add(loaded.name, loaded.expires_unix_ms, loaded.recipe_id, loaded.token_count, loaded.keys);
-  }
+  for (const Loaded& loaded : lists) table_.Add(loaded.list);
   return absl::OkStatus();
 }
 
@@ -108,7 +130,9 @@ absl::StatusOr<DocumentRecord> DocumentRegistry::NewRecord(const DocumentName& n
   if (document.text.has_value() == document.token_ids.has_value()) {
     return absl::InvalidArgumentError("content is empty, expected text or token_ids");
   }
+  EPIC_RETURN_IF_ERROR(ValidateRecipeId(document.recipe_id));
   DocumentRecord record;
+  record.recipe_id = document.recipe_id.empty() ? default_recipe_id_ : document.recipe_id;
   record.tenant = name.tenant;
   record.id = name.id;
   record.labels = document.labels;
@@ -133,11 +157,18 @@ absl::StatusOr<DocumentRecord> DocumentRegistry::NewRecord(const DocumentName& n
   return record;
 }
 
+absl::StatusOr<Recipe> DocumentRegistry::ListRecipe(const std::string& recipe_id) const {
+  if (recipe_id != kDocumentRecipeId) return compiler_->RecipeById(recipe_id);
+  EPIC_ASSIGN_OR_RETURN(Recipe recipe, compiler_->RecipeById(kPlainRecipeId));
+  recipe.id = kDocumentRecipeId;
+  return recipe;
+}
+
 absl::StatusOr<ChunkListRecord> DocumentRegistry::Cut(const DocumentRecord& record,
                                                       const std::string& recipe_id) const {
   ChunkListRecord list;
   list.model_fingerprint_hex = compiler_->fingerprint_hex();
-  EPIC_ASSIGN_OR_RETURN(list.recipe, compiler_->RecipeById(recipe_id));
+  EPIC_ASSIGN_OR_RETURN(list.recipe, ListRecipe(recipe_id));
   std::vector<size_t> byte_ends;
   if (record.token_ids.empty()) {
     absl::StatusOr<ChunkCompiler::Encoding> encoding = compiler_->EncodeText(record.text);
@@ -157,24 +188,31 @@ absl::StatusOr<ChunkListRecord> DocumentRegistry::Cut(const DocumentRecord& reco
   list.spans =
       ChunkDocument(static_cast<int32_t>(list.token_ids.size()),
                     byte_ends.empty() ? std::string_view{} : std::string_view(record.text), byte_ends, chunker_);
+  if (recipe_id == kDocumentRecipeId) {
+    const int32_t room = compiler_->context_length() - list.recipe.first_position();
+    list.section_begins = SectionBegins(list.spans, std::min(kDocumentSectionTokensMax, room));
+  }
   list.keys.reserve(list.spans.size());
-  for (const TokenSpan& span : list.spans) {
-    const auto tokens = std::span(list.token_ids).subspan(span.begin, span.end - span.begin);
-    list.keys.push_back(ComputeChunkKey(list.model_fingerprint_hex, list.recipe, record.tenant, tokens));
+  for (size_t i = 0; i < list.spans.size(); ++i) {
+    list.keys.push_back(ComputeChunkKey(list.model_fingerprint_hex, list.RecipeOf(i), record.tenant, list.TokensOf(i)));
   }
   return list;
 }
 
 void DocumentRegistry::AddToTable(const DocumentRecord& record, const ChunkListRecord& list) {
-  table_.Add({record.tenant, record.id}, record.expires_unix_ms, list.recipe.id,
-             static_cast<int32_t>(list.token_ids.size()), list.keys);
+  table_.Add({.name = {record.tenant, record.id},
+              .expires_unix_ms = record.expires_unix_ms,
+              .own_recipe_id = record.recipe_id,
+              .recipe_id = list.recipe.id,
+              .token_count = static_cast<int32_t>(list.token_ids.size()),
+              .keys = list.keys});
 }
 
 absl::StatusOr<ChunkListRecord> DocumentRegistry::EnsureChunkList(const DocumentRecord& record,
                                                                   const std::string& recipe_id) {
   absl::StatusOr<ChunkListRecord> list =
       manifest_->GetChunkList(record.tenant, record.id, compiler_->fingerprint_hex(), recipe_id);
-  EPIC_ASSIGN_OR_RETURN(const Recipe recipe, compiler_->RecipeById(recipe_id));
+  EPIC_ASSIGN_OR_RETURN(const Recipe recipe, ListRecipe(recipe_id));
   const bool is_current = list.ok() && list->chunker_version == kChunkerVersion && list->recipe == recipe;
   if (!list.ok() && list.status().code() != absl::StatusCode::kNotFound) return list.status();
   if (!is_current) {
@@ -205,11 +243,11 @@ absl::StatusOr<DocumentRegistry::Created> DocumentRegistry::Create(const NewDocu
   EPIC_ASSIGN_OR_RETURN(const DocumentName name, MakeName(document.tenant, document.id));
   EPIC_ASSIGN_OR_RETURN(DocumentRecord record, NewRecord(name, document));
   EPIC_ASSIGN_OR_RETURN(const NameGate::Pass pass, gate_.Enter(name, deadline));
-  return CreateAtGate(name, std::move(record));
+  return CreateAtGate(name, std::move(record), !document.recipe_id.empty());
 }
 
 absl::StatusOr<DocumentRegistry::Created> DocumentRegistry::CreateAtGate(const DocumentName& name,
-                                                                         DocumentRecord record) {
+                                                                         DocumentRecord record, bool names_recipe) {
   absl::StatusOr<DocumentRecord> known = manifest_->GetDocument(name.tenant, name.id);
   std::vector<ChunkKey> freed;
   if (known.ok() && IsExpired(known->expires_unix_ms)) {
@@ -222,13 +260,19 @@ absl::StatusOr<DocumentRegistry::Created> DocumentRegistry::CreateAtGate(const D
                       "it first",
                       QuoteForMessage(name.id)));
     }
-    EPIC_RETURN_IF_ERROR(EnsureChunkList(*known, kPlainRecipeId).status());
+    if (names_recipe && known->recipe_id != record.recipe_id) {
+      return absl::AlreadyExistsError(
+          fmt::format("document {} is compiled by recipe {}, this registration asks for {}; name no recipe, or delete "
+                      "the document first",
+                      QuoteForMessage(name.id), known->recipe_id, record.recipe_id));
+    }
+    EPIC_RETURN_IF_ERROR(EnsureChunkList(*known, known->recipe_id).status());
     table_.Retry(name);
     return Created{.document = Describe(*std::move(known)), .created = false, .freed_keys = {}};
   } else if (known.status().code() != absl::StatusCode::kNotFound) {
     return known.status();
   }
-  EPIC_ASSIGN_OR_RETURN(const ChunkListRecord list, Cut(record, kPlainRecipeId));
+  EPIC_ASSIGN_OR_RETURN(const ChunkListRecord list, Cut(record, record.recipe_id));
   if (list.token_ids.empty()) return absl::InvalidArgumentError("text has no tokens, expected at least one");
   EPIC_ASSIGN_OR_RETURN(const bool is_new, manifest_->PutDocument(record, &list));
   AddToTable(record, list);
@@ -285,8 +329,8 @@ absl::StatusOr<DocumentInfo> DocumentRegistry::Ask(const std::string& tenant, co
   EPIC_ASSIGN_OR_RETURN(const DocumentName name, MakeName(tenant, id));
   EPIC_ASSIGN_OR_RETURN(const NameGate::Pass pass, gate_.Enter(name, deadline));
   EPIC_ASSIGN_OR_RETURN(DocumentRecord record, Find(name));
-  if (!table_.HasList(name, kPlainRecipeId)) {
-    EPIC_RETURN_IF_ERROR(EnsureChunkList(record, kPlainRecipeId).status());
+  if (!table_.HasList(name, record.recipe_id)) {
+    EPIC_RETURN_IF_ERROR(EnsureChunkList(record, record.recipe_id).status());
   }
   table_.Retry(name);
   return Describe(std::move(record));
@@ -296,17 +340,18 @@ absl::StatusOr<ChunkListRecord> DocumentRegistry::Resolve(const std::string& ten
                                                           const std::string& recipe_id, Deadline deadline) {
   EPIC_ASSIGN_OR_RETURN(const DocumentName name, MakeName(tenant, id));
   // The usual case, for every document of every request: known, and one read of the manifest.
+  const std::string wanted = recipe_id.empty() ? table_.OwnRecipeId(name).value_or("") : recipe_id;
   if (const std::optional<int64_t> expires = table_.ExpiresUnixMs(name);
-      expires.has_value() && !IsExpired(*expires) && table_.HasList(name, recipe_id)) {
+      expires.has_value() && !IsExpired(*expires) && table_.HasList(name, wanted)) {
     absl::StatusOr<ChunkListRecord> list =
-        manifest_->GetChunkList(name.tenant, name.id, compiler_->fingerprint_hex(), recipe_id);
+        manifest_->GetChunkList(name.tenant, name.id, compiler_->fingerprint_hex(), wanted);
     if (list.status().code() == absl::StatusCode::kNotFound) return NotFound(name);  // deleted just now
     table_.Retry(name);
     return list;
   }
   EPIC_ASSIGN_OR_RETURN(const NameGate::Pass pass, gate_.Enter(name, deadline));
   EPIC_ASSIGN_OR_RETURN(const DocumentRecord record, Find(name));
-  return EnsureChunkList(record, recipe_id);
+  return EnsureChunkList(record, recipe_id.empty() ? record.recipe_id : recipe_id);
 }
 
 std::vector<ChunkKey> DocumentRegistry::SweepExpired(Deadline deadline) {
@@ -331,6 +376,16 @@ std::vector<ChunkKey> DocumentRegistry::SweepExpired(Deadline deadline) {
     free.insert(free.end(), keys.begin(), keys.end());
   }
   return free;
+}
+
+std::vector<ContextChunk> DocumentRegistry::ContextOf(const ChunkKey& key) const {
+  const std::optional<DocumentTable::Work> place = table_.PlaceOf(key);
+  if (!place.has_value() || place->recipe_id != kDocumentRecipeId) return {};
+  const absl::StatusOr<ChunkListRecord> list =
+      manifest_->GetChunkList(place->name.tenant, place->name.id, compiler_->fingerprint_hex(), place->recipe_id);
+  // Deleted or registered anew just now: the chunk is compiled without, as well as with.
+  if (!list.ok() || place->chunk_index >= list->keys.size() || list->keys[place->chunk_index] != key) return {};
+  return ContextIn(*list, place->chunk_index);
 }
 
 std::optional<DocumentRegistry::ChunkWork> DocumentRegistry::Postpone(const ChunkKey& key) {
@@ -358,11 +413,11 @@ std::optional<DocumentRegistry::ChunkWork> DocumentRegistry::NextWork() {
     if (work->chunk_index >= work_list_->keys.size() || work_list_->keys[work->chunk_index] != work->key) {
       return Postpone(work->key);
     }
-    const TokenSpan span = work_list_->spans[work->chunk_index];
-    return ChunkWork{
-        .key = work->key,
-        .recipe = work_list_->recipe,
-        .token_ids = {work_list_->token_ids.begin() + span.begin, work_list_->token_ids.begin() + span.end}};
+    const std::span<const int32_t> tokens = work_list_->TokensOf(work->chunk_index);
+    return ChunkWork{.key = work->key,
+                     .recipe = work_list_->RecipeOf(work->chunk_index),
+                     .token_ids = {tokens.begin(), tokens.end()},
+                     .context = ContextIn(*work_list_, work->chunk_index)};
   }
   work_list_.reset();
   return std::nullopt;

@@ -35,7 +35,8 @@ struct NewDocument {
   std::optional<std::vector<int32_t>> token_ids;
   std::string token_ids_model_fingerprint;  // empty: the node's own
   std::map<std::string, std::string> labels;
-  int64_t ttl_ms = 0;  // 0: for ever
+  int64_t ttl_ms = 0;     // 0: for ever
+  std::string recipe_id;  // "plain" or "document"; empty: the node's default
 };
 
 // A model fingerprint as a message should show it: in full where it is one, else quoted and shortened.
@@ -56,8 +57,9 @@ class DocumentRegistry {
   using Deadline = std::chrono::steady_clock::time_point;
   using Clock = std::function<int64_t()>;  // milliseconds since 1970
 
-  // `manifest` and `compiler` must outlive the registry.
-  DocumentRegistry(Manifest* manifest, const ChunkCompiler* compiler, const ChunkerOptions& chunker, Clock clock);
+  // `manifest` and `compiler` must outlive the registry. `default_recipe_id`: "plain" or "document".
+  DocumentRegistry(Manifest* manifest, const ChunkCompiler* compiler, const ChunkerOptions& chunker,
+                   std::string default_recipe_id, Clock clock);
 
   // Fills the table from the manifest, in the order of registration. Call once, before anything else.
   absl::Status Load();
@@ -68,7 +70,8 @@ class DocumentRegistry {
     std::vector<ChunkKey> freed_keys;  // of an expired document that had the same id
   };
   // Returns when the document is on stable storage. INVALID_ARGUMENT names field, value and limit; ALREADY_EXISTS: the
-  // same id with other content; FAILED_PRECONDITION: token ids of another model. Nothing is stored on failure.
+  // same id with other content, or compiled by another recipe than the one asked for; FAILED_PRECONDITION: token ids of
+  // another model. Nothing is stored on failure.
   absl::StatusOr<Created> Create(const NewDocument& document, Deadline deadline);
   // NOT_FOUND in the same words for an absent, an expired and another tenant's document.
   absl::StatusOr<DocumentInfo> Get(const std::string& tenant, const std::string& id) const;
@@ -77,7 +80,8 @@ class DocumentRegistry {
   absl::StatusOr<std::vector<ChunkKey>> Delete(const std::string& tenant, const std::string& id, Deadline deadline);
   // Sees to it that the document is compiled by the present model, once more where that failed.
   absl::StatusOr<DocumentInfo> Ask(const std::string& tenant, const std::string& id, Deadline deadline);
-  // The document's chunks for a recipe; cut and stored where that has not been done. Asks for compilation as well.
+  // The document's chunks for a recipe, its own where `recipe_id` is empty; cut and stored where that has not been
+  // done. Asks for compilation as well.
   absl::StatusOr<ChunkListRecord> Resolve(const std::string& tenant, const std::string& id,
                                           const std::string& recipe_id, Deadline deadline);
   // Deletes what has expired, in pieces of bounded size. Returns the keys that became free.
@@ -87,7 +91,10 @@ class DocumentRegistry {
     ChunkKey key;
     Recipe recipe;
     std::vector<int32_t> token_ids;
+    std::vector<ContextChunk> context;  // all that it is compiled in sight of, in order
   };
+  // The chunks that this one is compiled in sight of; none where no document refers to it any more.
+  std::vector<ContextChunk> ContextOf(const ChunkKey& key) const;
   // The next chunk to compile in the background. Nothing as well where a document is just being deleted or registered
   // anew: ask again after Create, Delete or SweepExpired has returned. One thread only.
   std::optional<ChunkWork> NextWork();
@@ -100,10 +107,12 @@ class DocumentRegistry {
   absl::StatusOr<DocumentRecord> NewRecord(const DocumentName& name, const NewDocument& document) const;
   // The record where it is there and has not expired, else NOT_FOUND.
   absl::StatusOr<DocumentRecord> Find(const DocumentName& name) const;
+  // The recipe of a chunk list: "plain", "document" with the prefix of "plain", or another one of the compiler's.
+  absl::StatusOr<Recipe> ListRecipe(const std::string& recipe_id) const;
   absl::StatusOr<ChunkListRecord> Cut(const DocumentRecord& record, const std::string& recipe_id) const;
   // REQUIRES: the caller holds the document's pass.
   absl::StatusOr<ChunkListRecord> EnsureChunkList(const DocumentRecord& record, const std::string& recipe_id);
-  absl::StatusOr<Created> CreateAtGate(const DocumentName& name, DocumentRecord record);
+  absl::StatusOr<Created> CreateAtGate(const DocumentName& name, DocumentRecord record, bool names_recipe);
   std::optional<ChunkWork> Postpone(const ChunkKey& key);
   void AddToTable(const DocumentRecord& record, const ChunkListRecord& list);
   DocumentInfo Describe(DocumentRecord record) const;
@@ -112,6 +121,7 @@ class DocumentRegistry {
   Manifest* const manifest_;
   const ChunkCompiler* const compiler_;
   const ChunkerOptions chunker_;
+  const std::string default_recipe_id_;
   const Clock clock_;
   DocumentTable table_;
   NameGate gate_;

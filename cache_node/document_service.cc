@@ -90,6 +90,7 @@ v1::Document DocumentServiceImpl::Describe(const DocumentInfo& info) const {
   document.set_resident_chunk_count(node_->ResidentChunks({record.tenant, record.id}));
   document.set_text_bytes(static_cast<int64_t>(record.text.size()));
   document.set_model_fingerprint(node_->compiler().fingerprint_hex());
+  document.set_recipe_id(record.recipe_id);
   return document;
 }
 
@@ -111,6 +112,7 @@ absl::Status DocumentServiceImpl::DoCreate(grpc::ServerContext* context, const v
   }
   document.labels.insert(request.labels().begin(), request.labels().end());
   document.ttl_ms = request.ttl_ms();
+  document.recipe_id = request.recipe_id();
   EPIC_ASSIGN_OR_RETURN(const CacheNode::Created created, node_->CreateDocument(document, call.deadline));
   *response->mutable_document() = Describe(created.document);
   response->set_created(created.created);
@@ -234,6 +236,7 @@ absl::Status DocumentServiceImpl::DoResolve(grpc::ServerContext* context, const 
       out->set_home(home);
       out->set_block_bytes(static_cast<int64_t>(chunk.block_bytes));
       out->set_resident(chunk.resident);
+      out->set_context_token_count(chunk.context_token_count);
     }
   }
   return absl::OkStatus();

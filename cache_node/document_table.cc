@@ -28,6 +28,7 @@ struct DocumentTable::ChunkList {
 struct DocumentTable::Document {
   DocumentName name;
   int64_t expires_unix_ms = 0;
+  std::string own_recipe_id;
   uint64_t version = 0;
   std::map<std::string, ChunkList> lists;  // by recipe
 };
@@ -46,25 +47,25 @@ void DocumentTable::SetWaiting(ChunkList* list) {
   waiting_[list->sequence] = list;
 }
 
-void DocumentTable::Add(const DocumentName& name, int64_t expires_unix_ms, const std::string& recipe_id,
-                        int32_t token_count, const std::vector<ChunkKey>& keys) {
+void DocumentTable::Add(const NewList& added) {
   MutexLock lock(mutex_);
-  std::unique_ptr<Document>& document = documents_[name];
+  std::unique_ptr<Document>& document = documents_[added.name];
   if (document == nullptr) {
     document = std::make_unique<Document>();
-    document->name = name;
-    document->expires_unix_ms = expires_unix_ms;
-    if (expires_unix_ms != 0) expiring_.emplace(expires_unix_ms, name);
+    document->name = added.name;
+    document->expires_unix_ms = added.expires_unix_ms;
+    document->own_recipe_id = added.own_recipe_id;
+    if (added.expires_unix_ms != 0) expiring_.emplace(added.expires_unix_ms, added.name);
   }
-  const auto [entry, is_new] = document->lists.try_emplace(recipe_id);
+  const auto [entry, is_new] = document->lists.try_emplace(added.recipe_id);
   if (!is_new) return;
   ChunkList& list = entry->second;
   list.document = document.get();
-  list.recipe_id = recipe_id;
+  list.recipe_id = added.recipe_id;
   list.sequence = next_sequence_++;
-  list.token_count = token_count;
-  list.chunks.reserve(keys.size());
-  for (const ChunkKey& key : keys) {
+  list.token_count = added.token_count;
+  list.chunks.reserve(added.keys.size());
+  for (const ChunkKey& key : added.keys) {
     std::unique_ptr<Chunk>& chunk = chunks_[key];
     if (chunk == nullptr) chunk = std::make_unique<Chunk>();
     chunk->key = key;
@@ -176,6 +177,15 @@ bool DocumentTable::IsReferenced(const ChunkKey& key) const {
   return chunks_.contains(key);
 }
 
+std::optional<DocumentTable::Work> DocumentTable::PlaceOf(const ChunkKey& key) const {
+  MutexLock lock(mutex_);
+  const auto found = chunks_.find(key);
+  if (found == chunks_.end()) return std::nullopt;
+  const ChunkList& list = *found->second->lists.front();
+  const auto at = std::find(list.chunks.begin(), list.chunks.end(), found->second.get());
+  return Work{list.document->name, list.recipe_id, static_cast<size_t>(at - list.chunks.begin()), key};
+}
+
 bool DocumentTable::HasList(const DocumentName& name, const std::string& recipe_id) const {
   MutexLock lock(mutex_);
   const auto found = documents_.find(name);
@@ -189,15 +199,22 @@ std::optional<int64_t> DocumentTable::ExpiresUnixMs(const DocumentName& name) co
   return found->second->expires_unix_ms;
 }
 
+std::optional<std::string> DocumentTable::OwnRecipeId(const DocumentName& name) const {
+  MutexLock lock(mutex_);
+  const auto found = documents_.find(name);
+  if (found == documents_.end()) return std::nullopt;
+  return found->second->own_recipe_id;
+}
+
 std::optional<DocumentProgress> DocumentTable::Progress(const DocumentName& name) const {
   MutexLock lock(mutex_);
   const auto found = documents_.find(name);
   if (found == documents_.end()) return std::nullopt;
   DocumentProgress progress;
   progress.version = found->second->version;
-  const auto plain = found->second->lists.find(kPlainRecipeId);
-  if (plain == found->second->lists.end()) return progress;
-  const ChunkList& list = plain->second;
+  const auto own = found->second->lists.find(found->second->own_recipe_id);
+  if (own == found->second->lists.end()) return progress;
+  const ChunkList& list = own->second;
   progress.token_count = list.token_count;
   progress.chunk_count = static_cast<int32_t>(list.chunks.size());
   progress.compiled_chunk_count = list.compiled_count;
@@ -213,10 +230,10 @@ std::vector<ChunkKey> DocumentTable::Keys(const DocumentName& name) const {
   MutexLock lock(mutex_);
   const auto found = documents_.find(name);
   if (found == documents_.end()) return keys;
-  const auto plain = found->second->lists.find(kPlainRecipeId);
-  if (plain == found->second->lists.end()) return keys;
-  keys.reserve(plain->second.chunks.size());
-  for (const Chunk* chunk : plain->second.chunks) keys.push_back(chunk->key);
+  const auto own = found->second->lists.find(found->second->own_recipe_id);
+  if (own == found->second->lists.end()) return keys;
+  keys.reserve(own->second.chunks.size());
+  for (const Chunk* chunk : own->second.chunks) keys.push_back(chunk->key);
   return keys;
 }
 

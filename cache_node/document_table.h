@@ -31,9 +31,6 @@ struct DocumentName {
   friend auto operator<=>(const DocumentName&, const DocumentName&) = default;
 };
 
-// The recipe that every document is compiled by, and whose chunks its state speaks of.
-inline constexpr char kPlainRecipeId[] = "plain";
-
 enum class DocumentPhase {
   kRegistered,  // not in the table: not asked for with this model
   kCompiling,
@@ -55,15 +52,23 @@ class DocumentTable {
   DocumentTable();
   ~DocumentTable();
 
+  struct NewList {
+    DocumentName name;
+    int64_t expires_unix_ms = 0;
+    std::string own_recipe_id;  // by which the document is compiled, and of whose chunks its state speaks
+    std::string recipe_id;      // of this list
+    int32_t token_count = 0;
+    std::vector<ChunkKey> keys;  // one entry a chunk; may hold a key several times
+  };
   // Enters a chunk list, to be compiled after all that were entered before it. Does nothing where the document has a
-  // list for this recipe already. `keys` has one entry a chunk and may hold a key several times.
-  void Add(const DocumentName& name, int64_t expires_unix_ms, const std::string& recipe_id, int32_t token_count,
-           const std::vector<ChunkKey>& keys) EPIC_EXCLUDES(mutex_);
+  // list for this recipe already.
+  void Add(const NewList& list) EPIC_EXCLUDES(mutex_);
   // Forgets a document. Returns the keys that no document refers to any more.
   std::vector<ChunkKey> Remove(const DocumentName& name) EPIC_EXCLUDES(mutex_);
   // Puts what failed of this document back to be compiled.
   void Retry(const DocumentName& name) EPIC_EXCLUDES(mutex_);
 
+  // A chunk by its place in a document.
   struct Work {
     DocumentName name;
     std::string recipe_id;
@@ -78,11 +83,14 @@ class DocumentTable {
   void OnPostponed(const ChunkKey& key) EPIC_EXCLUDES(mutex_);  // TakeWork will hand it out again
 
   bool IsReferenced(const ChunkKey& key) const EPIC_EXCLUDES(mutex_);
+  // A place where the chunk stands; nothing where no document refers to it.
+  std::optional<Work> PlaceOf(const ChunkKey& key) const EPIC_EXCLUDES(mutex_);
   bool HasList(const DocumentName& name, const std::string& recipe_id) const EPIC_EXCLUDES(mutex_);
   // Nothing where the document is not in the table.
   std::optional<int64_t> ExpiresUnixMs(const DocumentName& name) const EPIC_EXCLUDES(mutex_);
+  std::optional<std::string> OwnRecipeId(const DocumentName& name) const EPIC_EXCLUDES(mutex_);
   std::optional<DocumentProgress> Progress(const DocumentName& name) const EPIC_EXCLUDES(mutex_);
-  // Keys of the chunks by the recipe "plain", in order.
+  // Keys of the chunks by the document's own recipe, in order.
   std::vector<ChunkKey> Keys(const DocumentName& name) const EPIC_EXCLUDES(mutex_);
   // Documents whose time ended at or before `now_unix_ms`, the oldest first, at most `count_max`.
   std::vector<DocumentName> Expired(int64_t now_unix_ms, size_t count_max) const EPIC_EXCLUDES(mutex_);

@@ -27,6 +27,9 @@ absl::StatusOr<std::shared_ptr<ChunkCompiler::Job>> EngineCompiler::Compile(Requ
   CompileRequest compile;
   compile.info = std::move(request.info);
   compile.recipe = std::move(request.recipe);
+  for (const std::shared_ptr<const KvBlockView>& view : request.context) {
+    compile.context.push_back(std::make_shared<ChunkKv>(*view, view));
+  }
   compile.block = request.block;
   compile.urgent = request.urgent;
   compile.on_done = std::move(request.on_done);

@@ -1,6 +1,8 @@
 // A cache node whose compiler is the real engine, on the tiny model of the golden tests.
 #include "cache_node/engine_compiler.h"
 
+#include <bit>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
@@ -63,14 +65,17 @@ class EngineNode : public testing::Test {
       seen = server_->node().WaitForChange(seen, Soon());
     }
   }
-  LocateQuery QueryFor(const std::string& id) {
+  LocateQuery QueryFor(const std::string& id, const std::string& recipe_id = "plain") {
     const auto resolved =
-        server_->node().ResolveDocuments("", {id}, "plain", engine_->fingerprint_hex(), Soon()).value();
+        server_->node().ResolveDocuments("", {id}, recipe_id, engine_->fingerprint_hex(), Soon()).value();
     LocateQuery query;
     query.model_fingerprint_hex = engine_->fingerprint_hex();
     query.recipe = resolved[0].recipe;
-    for (const ResolvedDocument::Chunk& chunk : resolved[0].chunks)
-      query.chunks.push_back({chunk.key, chunk.token_ids});
+    std::vector<int32_t> before;
+    for (const ResolvedDocument::Chunk& chunk : resolved[0].chunks) {
+      query.chunks.push_back({chunk.key, chunk.token_ids, {before.end() - chunk.context_token_count, before.end()}});
+      before.insert(before.end(), chunk.token_ids.begin(), chunk.token_ids.end());
+    }
     return query;
   }
 
@@ -98,6 +103,42 @@ TEST_F(EngineNode, CompilesADocumentAndServesItsBlocksVerified) {
     EXPECT_EQ(block.view->info().shape, engine_->kv_shape());
     EXPECT_NE(block.view->Keys(0)[0], 0);
   }
+}
+
+// By a real model: what is compiled over blocks in place is what is compiled from all tokens, to the rounding of bf16.
+TEST_F(EngineNode, ADocumentCompiledOverItsOwnBlocksIsTheDocumentCompiledFromTokens) {
+  NewDocument document;
+  document.id = "whole";
+  document.text = LongText();
+  document.recipe_id = "document";
+  ASSERT_TRUE(server_->node().CreateDocument(document, Soon()).ok());
+  ASSERT_EQ(WaitForEnd("whole").phase, DocumentPhase::kReady);
+  LocateQuery query = QueryFor("whole", "document");
+  const auto over_blocks = server_->provider()->Locate(query, Soon()).value();
+  // The last chunk once more, of a document that nobody registered: its context has no blocks.
+  query.chunks.erase(query.chunks.begin(), query.chunks.end() - 1);
+  LocateQuery alone = query;
+  alone.tenant = "other";
+  const Recipe recipe = RecipeBehind(query.recipe, query.chunks[0].context_token_ids);
+  alone.chunks[0].key = ComputeChunkKey(engine_->fingerprint_hex(), recipe, alone.tenant, query.chunks[0].token_ids);
+  const auto from_tokens = server_->provider()->Locate(alone, Soon()).value();
+  ASSERT_EQ(from_tokens[0].origin, BlockOrigin::kCompiled);
+  const KvBlockView& a = *over_blocks.back().view;
+  const KvBlockView& b = *from_tokens[0].view;
+  ASSERT_EQ(a.info().recipe_id, "document");
+  ASSERT_EQ(a.info().first_position, b.info().first_position);
+  const auto widen = [](uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); };
+  double difference = 0, size = 0;
+  const size_t count = a.info().shape.MatrixBytes(a.padded_tokens()) / sizeof(uint16_t);
+  for (int32_t layer = 0; layer < a.info().shape.layers; ++layer) {
+    for (size_t i = 0; i < count; ++i) {
+      difference += std::pow(widen(a.Keys(layer)[i]) - widen(b.Keys(layer)[i]), 2);
+      difference += std::pow(widen(a.Values(layer)[i]) - widen(b.Values(layer)[i]), 2);
+      size += std::pow(widen(b.Keys(layer)[i]), 2) + std::pow(widen(b.Values(layer)[i]), 2);
+    }
+  }
+  EXPECT_GT(size, 0);
+  EXPECT_LT(std::sqrt(difference / size), 1.0 / 256);  // half of bf16's last place, relatively
 }
 
 TEST_F(EngineNode, TheSameChunkAfterARestartIsTheSameEdition) {

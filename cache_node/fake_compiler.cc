@@ -24,6 +24,7 @@ struct FakeCompiler::State {
   int cancelled EPIC_GUARDED_BY(mutex) = 0;
   std::map<int32_t, absl::Status> failures EPIC_GUARDED_BY(mutex);
   std::vector<int32_t> order EPIC_GUARDED_BY(mutex);
+  std::map<int32_t, std::vector<int32_t>> contexts EPIC_GUARDED_BY(mutex);
 };
 
 class FakeCompiler::FakeJob : public Job {
@@ -42,6 +43,7 @@ class FakeCompiler::FakeJob : public Job {
       ++state_->cancelled;
       state_->changed.NotifyAll();
     }
+    request->context.clear();
     request->on_done(absl::CancelledError("cancelled"));
   }
 
@@ -64,7 +66,10 @@ FakeCompiler::~FakeCompiler() {
     state_->changed.NotifyAll();
   }
   thread_.join();
-  for (const State::Waiting& one : waiting) one.request.on_done(absl::CancelledError("cancelled"));
+  for (State::Waiting& one : waiting) {
+    one.request.context.clear();
+    one.request.on_done(absl::CancelledError("cancelled"));
+  }
 }
 
 void FakeCompiler::Pause() {
@@ -111,6 +116,11 @@ int FakeCompiler::cancelled_total() const {
 std::vector<int32_t> FakeCompiler::order() const {
   MutexLock lock(state_->mutex);
   return state_->order;
+}
+
+std::map<int32_t, std::vector<int32_t>> FakeCompiler::contexts() const {
+  MutexLock lock(state_->mutex);
+  return state_->contexts;
 }
 
 std::map<int32_t, bool> FakeCompiler::waiting() const {
@@ -168,10 +178,14 @@ void FakeCompiler::Run() {
       }
       if (failure.ok()) {
         state_->order.push_back(first_token);
+        std::vector<int32_t>& context = state_->contexts[first_token];
+        context.clear();
+        for (const auto& block : request.context) context.push_back(block->info().token_ids.front());
         corrupt = state_->corrupt_next > 0;
         if (corrupt) --state_->corrupt_next;
       }
     }
+    request.context.clear();
     if (!failure.ok()) {
       request.on_done(failure);
       continue;

@@ -45,6 +45,9 @@ class FakeCompiler : public ChunkCompiler {
   int cancelled_total() const;
   // First tokens of the chunks that were compiled, in order.
   std::vector<int32_t> order() const;
+  // For each chunk that was compiled, by its first token: the first tokens of the context blocks that it was given
+  // last.
+  std::map<int32_t, std::vector<int32_t>> contexts() const;
   // Those that wait: first token and whether it is urgent.
   std::map<int32_t, bool> waiting() const;
 

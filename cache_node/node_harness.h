@@ -42,6 +42,7 @@ class NodeHarness {
   struct Options {
     FakeCompiler::Options compiler{.shape = kSmallSyntheticShape};
     size_t capacity_bytes = size_t{1} << 20;
+    std::string default_recipe_id = "plain";
     CompileQueueOptions compile{.retry_delay = std::chrono::milliseconds(1)};
   };
   NodeHarness() : NodeHarness(Options{}) {}
@@ -64,9 +65,10 @@ class NodeHarness {
   std::atomic<int64_t>& now_unix_ms() { return now_unix_ms_; }
 
   absl::StatusOr<CacheNode::Created> Create(const std::string& id, std::vector<int32_t> token_ids,
-                                            const std::string& tenant = "") {
+                                            const std::string& tenant = "", const std::string& recipe_id = "") {
     NewDocument document;
     document.tenant = tenant;
+    document.recipe_id = recipe_id;
     document.id = id;
     document.token_ids = std::move(token_ids);
     return node_->CreateDocument(document, Soon());
@@ -96,6 +98,7 @@ class NodeHarness {
     CacheNodeOptions node_options;
     node_options.chunker = {.target_tokens = 8, .tail_tokens_min = 1};
     node_options.compile = options_.compile;
+    node_options.default_recipe_id = options_.default_recipe_id;
     node_options.clock = [this] { return now_unix_ms_.load(); };
     absl::StatusOr<std::unique_ptr<Manifest>> manifest = Manifest::Open(folder_);
     ASSERT_TRUE(manifest.ok()) << manifest.status();

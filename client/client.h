@@ -41,6 +41,9 @@ struct NewDocument {
   std::string text;
   std::map<std::string, std::string> labels;
   std::chrono::milliseconds time_to_live{0};  // 0: for ever
+  // How it is compiled: "plain", each chunk alone, or "document", each chunk in sight of those before it; empty: as the
+  // node's default says.
+  std::string recipe;
 };
 
 enum class DocumentState { kRegistered, kCompiling, kReady, kFailed };
@@ -58,6 +61,7 @@ struct DocumentInfo {
   int32_t chunks = 0;
   int32_t compiled_chunks = 0;
   int32_t resident_chunks = 0;
+  std::string recipe;
 };
 
 struct DocumentPage {

@@ -32,6 +32,7 @@ nlohmann::json ToJson(const DocumentInfo& document) {
           {"created_unix_ms", document.created_unix_ms},
           {"expires_unix_ms", document.expires_unix_ms},
           {"text_bytes", document.text_bytes},
+          {"recipe", document.recipe},
           {"tokens", document.tokens},
           {"chunks", document.chunks},
           {"compiled_chunks", document.compiled_chunks},

@@ -21,6 +21,7 @@ absl::StatusOr<NewDocument> ReadDocument(const std::string& path, const Register
   document.id = options.id.empty() ? DocumentIdFromPath(path) : options.id;
   EPIC_RETURN_IF_ERROR(ValidateDocumentId("document id", document.id));
   document.time_to_live = std::chrono::seconds(options.time_to_live_seconds);
+  document.recipe = options.recipe;
   for (const std::string& label : options.labels) {
     const size_t equals = label.find('=');
     if (equals == std::string::npos || equals == 0) {

@@ -23,6 +23,7 @@ struct RegisterOptions {
   std::string id;                   // for a single file only
   std::vector<std::string> labels;  // key=value
   int64_t time_to_live_seconds = 0;
+  std::string recipe;  // empty: the node's default
   bool wait = true;
 };
 

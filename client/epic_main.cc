@@ -63,6 +63,9 @@ struct Commands {
         ->add_option("--ttl-seconds", register_options.time_to_live_seconds,
                      "forget the document after this time; 0: never")
         ->check(CLI::Range(int64_t{0}, int64_t{3'153'600'000}));
+    command->add_option("--recipe", register_options.recipe,
+                        "how it is compiled: plain, each chunk alone, or document, each chunk in sight of those before "
+                        "it; default: the node's");
     command->add_flag("--wait,!--no-wait", register_options.wait, "wait until compiled (default)");
     command->callback([this] { run = [this] { return RunRegister(common, register_options); }; });
   }
@@ -74,7 +77,8 @@ struct Commands {
     command->add_option("--doc", question.document_ids, "document id; repeat in the order wanted in the prompt");
     command->add_option(
         "--linker", question.linker,
-        "full, prefix, naive, naive-last, cacheblend:<percent>, legolink:<k> or random:<percent>; default: the "
+        "full, prefix, naive, naive-last, cacheblend:<percent>, legolink:<k> or random:<percent>, with @plain or "
+        "@document behind it for chunks of that recipe; default: the "
         "cheapest of legolink:16, legolink:64 and cacheblend:15 that the model bears, else full");
     CLI::Option* system = command->add_option("--system", question.system, "system message; default: the model's own");
     command

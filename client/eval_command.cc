@@ -183,7 +183,9 @@ std::vector<std::string> DefaultEvalLinkers() {
 }
 
 std::vector<std::string> DefaultGateLinkers() {
-  return {"legolink:16", "legolink:64", "cacheblend:15", "legolink:2", "legolink:0", "naive"};
+  return {"legolink:16",   "legolink:16@document",   "legolink:64", "legolink:64@document",
+          "cacheblend:15", "cacheblend:15@document", "legolink:2",  "legolink:0",
+          "naive",         "naive@document"};
 }
 
 absl::Status RunEval(const CommonOptions& common, const EvalOptions& options) {

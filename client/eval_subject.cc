@@ -48,6 +48,7 @@ absl::StatusOr<std::string> EvalSubject::Register(const std::string& text) {
   document.id = "eval-" + Sha256Hex(std::as_bytes(std::span(text))).substr(0, kDigestCharacters);
   document.text = text;
   document.time_to_live = kDocumentLifetime;
+  document.recipe = "plain";  // whatever the node's default is: linkers ask for others by name
   bool created = false;
   EPIC_RETURN_IF_ERROR(client_->CreateDocument(document, &created).status());
   if (created) made_.insert(document.id);

@@ -49,6 +49,7 @@ DocumentInfo FromProto(const v1::Document& document) {
   info.chunks = document.chunk_count();
   info.compiled_chunks = document.compiled_chunk_count();
   info.resident_chunks = document.resident_chunk_count();
+  info.recipe = document.recipe_id();
   return info;
 }
 
@@ -127,6 +128,7 @@ class RouterClient : public Client {
     request.set_text(document.text);
     request.mutable_labels()->insert(document.labels.begin(), document.labels.end());
     request.set_ttl_ms(document.time_to_live.count());
+    request.set_recipe_id(document.recipe);
     v1::CreateDocumentResponse response;
     // The same id with the same content is the same registration: trying again is safe.
     EPIC_RETURN_IF_ERROR(Retry(options_.control_timeout, [&](grpc::ClientContext* context) {

@@ -20,6 +20,14 @@ int HexDigitValue(char digit) {
 
 }  // namespace
 
+Recipe RecipeBehind(const Recipe& base, std::span<const int32_t> context_token_ids) {
+  Recipe recipe = base;
+  if (context_token_ids.empty()) return recipe;
+  recipe.id = kDocumentRecipeId;
+  recipe.prefix_tokens.insert(recipe.prefix_tokens.end(), context_token_ids.begin(), context_token_ids.end());
+  return recipe;
+}
+
 std::string ChunkKey::Hex() const {
   static constexpr char kDigits[] = "0123456789abcdef";
   std::string hex;

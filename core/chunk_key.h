@@ -18,16 +18,26 @@
 
 namespace epic {
 
+inline constexpr char kPlainRecipeId[] = "plain";
+inline constexpr char kDocumentRecipeId[] = "document";
+inline constexpr char kSinkRecipeId[] = "sink4";
+
 // How a chunk is compiled: its tokens run behind `prefix_tokens`, whose rows are then dropped, so that the first stored
 // row stands at position prefix_tokens.size().
 struct Recipe {
-  std::string id;  // "plain", "sink4"; at most kRecipeIdBytesMax bytes
-  std::vector<int32_t>
-      prefix_tokens;  // plain: {} or {BOS}; sink4: the first four tokens of the model's rendered prompt
+  std::string id;  // one of the three above; at most kRecipeIdBytesMax bytes
+  // plain: {} or {BOS}; sink4: the first four tokens of the model's rendered prompt; document: plain's, then the tokens
+  // of the earlier chunks of the section (core/chunker.h)
+  std::vector<int32_t> prefix_tokens;
 
   int32_t first_position() const { return static_cast<int32_t>(prefix_tokens.size()); }
   friend bool operator==(const Recipe&, const Recipe&) = default;
 };
+
+// The recipe of a chunk that was compiled in sight of `context_token_ids`, which stand before it in its document.
+// Without context it is `base`: a document's first chunk is the same chunk, whether its document was compiled as a
+// whole or not.
+Recipe RecipeBehind(const Recipe& base, std::span<const int32_t> context_token_ids);
 
 struct ChunkKey {
   std::array<uint8_t, 32> bytes{};

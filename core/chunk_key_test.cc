@@ -59,6 +59,14 @@ TEST(ChunkKeyTest, EveryPartCountsAndPartsDoNotRunIntoEachOther) {
   EXPECT_EQ(keys.size(), 9u);
 }
 
+TEST(RecipeTest, ContextComesBehindThePrefixUnderAnotherName) {
+  const Recipe plain{"plain", {1}};
+  EXPECT_EQ(RecipeBehind(plain, {}), plain);
+  const Recipe behind = RecipeBehind(plain, std::vector<int32_t>{7, 8});
+  EXPECT_EQ(behind, (Recipe{"document", {1, 7, 8}}));
+  EXPECT_EQ(behind.first_position(), 3);
+}
+
 TEST(ChunkKeyTest, HexAndBytesRoundTrip) {
   const ChunkKey key = ComputeChunkKey("ab", {"plain", {}}, "", std::vector<int32_t>{1});
   EXPECT_EQ(ChunkKey::FromHex(key.Hex()).value(), key);

@@ -105,4 +105,13 @@ std::vector<TokenSpan> ChunkDocument(int32_t token_count, std::string_view text,
   return spans;
 }
 
+std::vector<int32_t> SectionBegins(std::span<const TokenSpan> spans, int32_t section_tokens_max) {
+  std::vector<int32_t> begins;
+  for (const TokenSpan& span : spans) {
+    const bool joins = !begins.empty() && span.end - begins.back() <= section_tokens_max;
+    begins.push_back(joins ? begins.back() : span.begin);
+  }
+  return begins;
+}
+
 }  // namespace epic

@@ -34,6 +34,11 @@ struct TokenSpan {
 std::vector<TokenSpan> ChunkDocument(int32_t token_count, std::string_view text,
                                      std::span<const size_t> token_byte_ends, const ChunkerOptions& options);
 
+// Where the section of each chunk begins, as the index of its first token: chunks of a section see each other when a
+// document is compiled as a whole (recipe "document"). A section takes chunks as long as all of it has at most
+// `section_tokens_max` tokens; a chunk that alone has more is a section of its own. REQUIRES: spans without gaps.
+std::vector<int32_t> SectionBegins(std::span<const TokenSpan> spans, int32_t section_tokens_max);
+
 }  // namespace epic
 
 #endif  // EPIC_CORE_CHUNKER_H_

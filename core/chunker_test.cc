@@ -219,6 +219,14 @@ TEST(ChunkerTest, RandomTextsKeepEveryProperty) {
   }
 }
 
+TEST(SectionsTest, TakeChunksWhileTheyFit) {
+  const std::vector<TokenSpan> spans = {{0, 4}, {4, 8}, {8, 10}, {10, 13}, {13, 26}, {26, 27}, {27, 36}};
+  EXPECT_EQ(SectionBegins(spans, 10), (std::vector<int32_t>{0, 0, 0, 10, 13, 26, 26}));
+  EXPECT_EQ(SectionBegins(spans, 100), (std::vector<int32_t>{0, 0, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(SectionBegins(spans, 1), (std::vector<int32_t>{0, 4, 8, 10, 13, 26, 27}));
+  EXPECT_TRUE(SectionBegins({}, 10).empty());
+}
+
 TEST(ChunkerTest, ALongTextOfSpacesIsCutInLinearTime) {
   // Looking back over the whole run at each token would be 10^11 steps here: the test would not end.
   TokenizedText document;

@@ -11,6 +11,9 @@ namespace epic {
 inline constexpr size_t kDocumentTextBytesMax = 4u << 20;
 // A document's tokens: what 4 MiB of text can become at one token a character is refused beyond this.
 inline constexpr int32_t kDocumentTokensMax = 1 << 20;
+// Tokens of a document that are compiled in sight of each other (recipe "document"), the chunk itself included: bounds
+// what a chunk costs to compile when nothing of its context is held, and what a request says of it.
+inline constexpr int32_t kDocumentSectionTokensMax = 4096;
 // Ids and tenants appear in keys, log lines and file listings.
 inline constexpr size_t kDocumentIdBytesMax = 128;
 inline constexpr size_t kTenantBytesMax = 64;

@@ -12,7 +12,8 @@ namespace epic {
 namespace {
 
 // Every version keeps the frame: a version byte and a kind byte in front, the checksum of all before it at the end.
-constexpr uint8_t kRecordVersion = 1;
+// Version 2 added the recipe of a document and the sections of a chunk list; what is of version 1 has neither.
+constexpr uint8_t kRecordVersion = 2;
 constexpr char kDocumentKind = 'D';
 constexpr char kChunkListKind = 'C';
 constexpr size_t kChecksumBytes = 8;
@@ -35,7 +36,7 @@ std::string EndRecord(ByteWriter writer) {
 }
 
 // A reader that stands behind the frame's two bytes and ends before the checksum.
-absl::StatusOr<ByteReader> OpenRecord(char kind, std::string_view bytes) {
+absl::StatusOr<ByteReader> OpenRecord(char kind, std::string_view bytes, uint8_t* version_seen) {
   if (bytes.size() < 2 + kChecksumBytes)
     return Damaged(kind, fmt::format("{} bytes, shorter than any record", bytes.size()));
   const std::string_view content = bytes.substr(0, bytes.size() - kChecksumBytes);
@@ -54,6 +55,7 @@ absl::StatusOr<ByteReader> OpenRecord(char kind, std::string_view bytes) {
   if (const char seen = reader.Get<char>(); seen != kind) {
     return Damaged(kind, fmt::format("kind {}, expected {}", static_cast<int>(seen), static_cast<int>(kind)));
   }
+  *version_seen = version;
   return reader;
 }
 
@@ -67,7 +69,37 @@ bool HasNegative(const std::vector<int32_t>& ids) {
   return std::any_of(ids.begin(), ids.end(), [](int32_t id) { return id < 0; });
 }
 
+// Of "document" every chunk has a section, which begins with it or with an earlier chunk that has the same one.
+absl::Status CheckSections(const ChunkListRecord& record) {
+  const size_t expected = record.recipe.id == kDocumentRecipeId ? record.spans.size() : 0;
+  if (record.section_begins.size() != expected) {
+    return Damaged(kChunkListKind, fmt::format("{} sections, expected {}", record.section_begins.size(), expected));
+  }
+  for (size_t i = 0; i < expected; ++i) {
+    const int32_t begin = record.section_begins[i];
+    if (begin != record.spans[i].begin && (i == 0 || begin != record.section_begins[i - 1])) {
+      return Damaged(kChunkListKind, fmt::format("the section of chunk {} begins at token {}", i, begin));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+std::span<const int32_t> ChunkListRecord::TokensOf(size_t chunk) const {
+  return std::span(token_ids).subspan(spans[chunk].begin, spans[chunk].end - spans[chunk].begin);
+}
+
+std::span<const int32_t> ChunkListRecord::ContextOf(size_t chunk) const {
+  if (section_begins.empty()) return {};
+  return std::span(token_ids).subspan(section_begins[chunk], spans[chunk].begin - section_begins[chunk]);
+}
+
+Recipe ChunkListRecord::BaseRecipe() const {
+  Recipe base = recipe;
+  if (base.id == kDocumentRecipeId) base.id = kPlainRecipeId;
+  return base;
+}
 
 bool DocumentRecord::SameContent(const DocumentRecord& other) const {
   return text == other.text && token_ids == other.token_ids &&
@@ -88,11 +120,13 @@ std::string EncodeDocumentRecord(const DocumentRecord& record) {
   }
   writer.Put(record.created_unix_ms);
   writer.Put(record.expires_unix_ms);
+  writer.PutString(record.recipe_id);
   return EndRecord(std::move(writer));
 }
 
 absl::StatusOr<DocumentRecord> DecodeDocumentRecord(std::string_view bytes) {
-  EPIC_ASSIGN_OR_RETURN(ByteReader reader, OpenRecord(kDocumentKind, bytes));
+  uint8_t version = 0;
+  EPIC_ASSIGN_OR_RETURN(ByteReader reader, OpenRecord(kDocumentKind, bytes, &version));
   DocumentRecord record;
   record.tenant = reader.GetString();
   record.id = reader.GetString();
@@ -109,6 +143,7 @@ absl::StatusOr<DocumentRecord> DecodeDocumentRecord(std::string_view bytes) {
   }
   record.created_unix_ms = reader.Get<int64_t>();
   record.expires_unix_ms = reader.Get<int64_t>();
+  if (version >= 2) record.recipe_id = reader.GetString();
   EPIC_RETURN_IF_ERROR(CloseRecord(kDocumentKind, reader));
   if (HasNegative(record.token_ids)) return Damaged(kDocumentKind, "a token id below 0");
   return record;
@@ -128,11 +163,13 @@ std::string EncodeChunkListRecord(const ChunkListRecord& record) {
   }
   writer.Put(static_cast<uint32_t>(record.keys.size()));
   for (const ChunkKey& key : record.keys) writer.PutRaw(key.AsBytes());
+  writer.PutIntegers(record.section_begins);
   return EndRecord(std::move(writer));
 }
 
 absl::StatusOr<ChunkListRecord> DecodeChunkListRecord(std::string_view bytes) {
-  EPIC_ASSIGN_OR_RETURN(ByteReader reader, OpenRecord(kChunkListKind, bytes));
+  uint8_t version = 0;
+  EPIC_ASSIGN_OR_RETURN(ByteReader reader, OpenRecord(kChunkListKind, bytes, &version));
   ChunkListRecord record;
   record.model_fingerprint_hex = reader.GetString();
   record.recipe.id = reader.GetString();
@@ -159,6 +196,7 @@ absl::StatusOr<ChunkListRecord> DecodeChunkListRecord(std::string_view bytes) {
     EPIC_ASSIGN_OR_RETURN(const ChunkKey key, ChunkKey::FromBytes(raw));
     record.keys.push_back(key);
   }
+  if (version >= 2) record.section_begins = reader.GetIntegers();
   EPIC_RETURN_IF_ERROR(CloseRecord(kChunkListKind, reader));
   if (HasNegative(record.token_ids) || HasNegative(record.recipe.prefix_tokens)) {
     return Damaged(kChunkListKind, "a token id below 0");
@@ -168,6 +206,7 @@ absl::StatusOr<ChunkListRecord> DecodeChunkListRecord(std::string_view bytes) {
                    fmt::format("{} spans that end at token {} and {} keys for {} tokens", record.spans.size(),
                                expected_begin, record.keys.size(), record.token_ids.size()));
   }
+  EPIC_RETURN_IF_ERROR(CheckSections(record));
   return record;
 }
 

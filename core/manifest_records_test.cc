@@ -20,6 +20,7 @@ DocumentRecord TestDocument() {
   record.labels = {{"kind", "manual"}, {"language", ""}};
   record.created_unix_ms = 1'700'000'000'123;
   record.expires_unix_ms = -1;
+  record.recipe_id = "plain";
   return record;
 }
 
@@ -49,6 +50,54 @@ TEST(ManifestRecordsTest, DocumentsRoundTrip) {
   ids.token_ids_model_fingerprint = std::string(64, 'f');
   EXPECT_EQ(DecodeDocumentRecord(EncodeDocumentRecord(ids)).value(), ids);
   EXPECT_EQ(DecodeDocumentRecord(EncodeDocumentRecord({})).value(), DocumentRecord());
+}
+
+ChunkListRecord TestSections() {
+  ChunkListRecord record = TestChunkList();
+  record.recipe = {"document", {1}};
+  record.token_ids = {5, 6, 7, 8, 9, 10};
+  record.spans = {{0, 2}, {2, 5}, {5, 6}};
+  record.keys.resize(3);
+  record.section_begins = {0, 0, 5};
+  return record;
+}
+
+TEST(ManifestRecordsTest, SectionsRoundTripAndMakeRecipes) {
+  const ChunkListRecord record = DecodeChunkListRecord(EncodeChunkListRecord(TestSections())).value();
+  EXPECT_EQ(record.section_begins, TestSections().section_begins);
+  EXPECT_EQ(record.BaseRecipe(), (Recipe{"plain", {1}}));
+  EXPECT_EQ(record.RecipeOf(0), (Recipe{"plain", {1}}));
+  EXPECT_EQ(record.RecipeOf(1), (Recipe{"document", {1, 5, 6}}));
+  EXPECT_EQ(record.RecipeOf(2), (Recipe{"plain", {1}}));
+  EXPECT_EQ(TestChunkList().RecipeOf(1), TestChunkList().recipe);
+  const std::span<const int32_t> tokens = record.TokensOf(1);
+  EXPECT_EQ(std::vector<int32_t>(tokens.begin(), tokens.end()), (std::vector<int32_t>{7, 8, 9}));
+}
+
+TEST(ManifestRecordsTest, SectionsThatBeginNowhereAreDamage) {
+  for (const std::vector<int32_t>& begins :
+       {std::vector<int32_t>{}, {0, 0}, {0, 1, 5}, {1, 1, 5}, {0, 2, 0}, {0, 0, 6}, {-1, -1, 5}}) {
+    ChunkListRecord record = TestSections();
+    record.section_begins = begins;
+    EXPECT_EQ(DecodeChunkListRecord(EncodeChunkListRecord(record)).status().code(), absl::StatusCode::kDataLoss);
+  }
+  ChunkListRecord plain = TestChunkList();
+  plain.section_begins = {0, 0};
+  EXPECT_EQ(DecodeChunkListRecord(EncodeChunkListRecord(plain)).status().code(), absl::StatusCode::kDataLoss);
+}
+
+// What version 1 wrote: the same without the field that version 2 added at the end.
+TEST(ManifestRecordsTest, RecordsOfVersion1AreRead) {
+  std::string document = EncodeDocumentRecord(TestDocument());
+  document.erase(document.size() - 8 - 4 - std::string("plain").size(), 4 + std::string("plain").size());
+  document[0] = 1;
+  EXPECT_EQ(DecodeDocumentRecord(WithChecksum(document)).value(), TestDocument());
+  std::string list = EncodeChunkListRecord(TestChunkList());
+  list.erase(list.size() - 8 - 4, 4);
+  list[0] = 1;
+  const ChunkListRecord decoded = DecodeChunkListRecord(WithChecksum(list)).value();
+  EXPECT_EQ(decoded.keys, TestChunkList().keys);
+  EXPECT_TRUE(decoded.section_begins.empty());
 }
 
 TEST(ManifestRecordsTest, ChunkListsRoundTrip) {
@@ -124,7 +173,7 @@ TEST(ManifestRecordsTest, ANewerVersionIsAPreconditionThatNamesBoth) {
   const absl::Status status = DecodeDocumentRecord(WithChecksum(bytes)).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("version 9"));
-  EXPECT_THAT(std::string(status.message()), HasSubstr("up to 1"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("up to 2"));
 }
 
 TEST(ManifestRecordsTest, SpansWithGapsOrTooFewKeysAreDataLoss) {

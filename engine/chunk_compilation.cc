@@ -4,24 +4,63 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <numeric>
 
 #include "core/status_macros.h"
+#include "fmt/format.h"
 
 namespace epic {
 
-ChunkCompilation::ChunkCompilation(const KvBlockInfo& info, const Recipe& recipe)
-    : info_(info), tokens_(recipe.prefix_tokens), dropped_rows_(recipe.first_position()) {
+absl::Status CheckContext(const KvBlockInfo& info, const Recipe& recipe, std::span<const ChunkKvPtr> context) {
+  for (size_t i = 0; i < context.size(); ++i) {
+    const KvBlockInfo& block = context[i]->view().info();
+    const auto refuse = [&](const std::string& why) {
+      return absl::InvalidArgumentError(fmt::format("block {} of a chunk's context {}", i, why));
+    };
+    if (block.model_fingerprint_hex != info.model_fingerprint_hex || !(block.shape == info.shape)) {
+      return refuse("is of another model");
+    }
+    if (i > 0) {
+      const KvBlockInfo& before = context[i - 1]->view().info();
+      const int32_t expected = before.first_position + static_cast<int32_t>(before.token_ids.size());
+      if (block.first_position != expected) {
+        return refuse(fmt::format("begins at position {}, expected {}", block.first_position, expected));
+      }
+    }
+    const size_t end = block.first_position + block.token_ids.size();
+    if (end > recipe.prefix_tokens.size() || !std::equal(block.token_ids.begin(), block.token_ids.end(),
+                                                         recipe.prefix_tokens.begin() + block.first_position)) {
+      return refuse("holds other tokens than the recipe's prefix");
+    }
+  }
+  return absl::OkStatus();
+}
+
+ChunkCompilation::ChunkCompilation(const KvBlockInfo& info, const Recipe& recipe, std::vector<ChunkKvPtr> context)
+    : info_(info) {
   info_.recipe_id = recipe.id;
   info_.first_position = recipe.first_position();
-  tokens_.insert(tokens_.end(), info.token_ids.begin(), info.token_ids.end());
   kv_.plans.push_back({0, info.shape.layers, {}, PrivateRows(info.shape, 0, info.shape.layers)});
+  const auto run = [this](std::span<const int32_t> tokens, int32_t first_position) {
+    tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+    for (size_t i = 0; i < tokens.size(); ++i) positions_.push_back(first_position + static_cast<int32_t>(i));
+  };
+  const std::span<const int32_t> prefix = recipe.prefix_tokens;
+  int32_t held_end = 0;
+  if (!context.empty()) run(prefix.first(context.front()->view().info().first_position), 0);
+  for (ChunkKvPtr& chunk : context) {
+    const int32_t begin = chunk->view().info().first_position;
+    const int32_t count = chunk->view().token_count();
+    kv_.plans.front().shared.push_back({std::move(chunk), 0, count, begin, {}});
+    held_end = begin + count;
+  }
+  run(prefix.subspan(held_end), held_end);
+  dropped_rows_ = static_cast<int32_t>(tokens_.size());
+  run(info.token_ids, info_.first_position);
 }
 
 int32_t ChunkCompilation::TakeRows(int32_t rows_max, std::vector<int32_t>& token_ids, std::vector<int32_t>& positions) {
   const int32_t count = std::min(rows_max, remaining());
-  std::vector<int32_t> taken(count);
-  std::iota(taken.begin(), taken.end(), next_);
+  const std::vector<int32_t> taken(positions_.begin() + next_, positions_.begin() + next_ + count);
   kv_.AppendToAll(taken);
   positions.insert(positions.end(), taken.begin(), taken.end());
   token_ids.insert(token_ids.end(), tokens_.begin() + next_, tokens_.begin() + next_ + count);

@@ -1,5 +1,6 @@
-// Compiling one chunk, in pieces: its tokens run alone behind the recipe's prefix, and the rows of the chunk become a
-// block.
+// Compiling one chunk, in pieces: its tokens run behind the recipe's prefix, and the rows of the chunk become a block.
+// What of the prefix is in blocks that were compiled behind the same beginning is attended to as it lies, not run
+// again.
 #ifndef EPIC_ENGINE_CHUNK_COMPILATION_H_
 #define EPIC_ENGINE_CHUNK_COMPILATION_H_
 
@@ -9,15 +10,19 @@
 #include <span>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/kv_block.h"
+#include "engine/kv.h"
 #include "engine/private_kv.h"
 
 namespace epic {
 
 class ChunkCompilation {
  public:
-  ChunkCompilation(const KvBlockInfo& info, const Recipe& recipe);
+  // `context`: blocks of consecutive rows at the positions that they were compiled at, all within the recipe's prefix
+  // (CheckContext). What of the prefix they leave out runs.
+  ChunkCompilation(const KvBlockInfo& info, const Recipe& recipe, std::vector<ChunkKvPtr> context);
 
   int32_t remaining() const { return static_cast<int32_t>(tokens_.size()) - next_; }
   SequenceKv& kv() { return kv_; }
@@ -30,11 +35,16 @@ class ChunkCompilation {
   int32_t CopyRows(int32_t layer, int32_t head, int32_t token, KvBlockWriter& writer) const;
 
   KvBlockInfo info_;
-  std::vector<int32_t> tokens_;  // the recipe's prefix, then the chunk
+  std::vector<int32_t> tokens_;  // that run: of the recipe's prefix, then the chunk
+  std::vector<int32_t> positions_;
   int32_t dropped_rows_;
   int32_t next_ = 0;
   SequenceKv kv_;
 };
+
+// INVALID_ARGUMENT where `context` is not consecutive blocks of this model and shape that hold the tokens of the
+// recipe's prefix at their own positions.
+absl::Status CheckContext(const KvBlockInfo& info, const Recipe& recipe, std::span<const ChunkKvPtr> context);
 
 // A block in memory of its own, for spans that are compiled for one request only.
 std::shared_ptr<std::byte[]> AllocateBlockMemory(size_t bytes);

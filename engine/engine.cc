@@ -109,7 +109,7 @@ absl::StatusOr<Recipe> EngineImpl::RecipeById(const std::string& id) const {
   if (id == plain_.id) return plain_;
   if (id == sink_.id) return sink_;
   return absl::InvalidArgumentError(
-      fmt::format("there is no recipe \"{}\"; there are plain and sink4", id.substr(0, 64)));
+      fmt::format("there is no recipe \"{}\" for chunks without context; there are plain and sink4", id.substr(0, 64)));
 }
 
 absl::Status EngineImpl::CheckIds(std::span<const int32_t> ids, const std::string& what) const {
@@ -122,7 +122,8 @@ absl::Status EngineImpl::CheckIds(std::span<const int32_t> ids, const std::strin
   return absl::OkStatus();
 }
 
-absl::Status EngineImpl::CheckChunk(const PromptSegment& segment, size_t index, const Recipe& recipe) const {
+absl::Status EngineImpl::CheckChunk(const PromptSegment& segment, size_t index, const Recipe& base) const {
+  const Recipe recipe = RecipeBehind(base, segment.context_token_ids);
   if (segment.chunk == nullptr) {
     return absl::InvalidArgumentError(fmt::format("segment {} of the prompt is a chunk without KV", index));
   }
@@ -149,6 +150,7 @@ absl::Status EngineImpl::CheckRequest(const GenerationRequest& request, const Re
   for (size_t i = 0; i < request.prompt.size(); ++i) {
     const PromptSegment& segment = request.prompt[i];
     EPIC_RETURN_IF_ERROR(CheckIds(segment.token_ids, fmt::format("segment {} of the prompt", i)));
+    EPIC_RETURN_IF_ERROR(CheckIds(segment.context_token_ids, fmt::format("the context of segment {}", i)));
     if (segment.is_chunk && request.linker.UsesChunks()) EPIC_RETURN_IF_ERROR(CheckChunk(segment, i, recipe));
     tokens += static_cast<int64_t>(segment.token_ids.size());
   }
@@ -176,7 +178,7 @@ absl::Status EngineImpl::CheckRequest(const GenerationRequest& request, const Re
 }
 
 absl::StatusOr<std::shared_ptr<Engine::Handle>> EngineImpl::Generate(GenerationRequest request) {
-  EPIC_ASSIGN_OR_RETURN(const Recipe recipe, RecipeById(request.linker.RecipeId()));
+  EPIC_ASSIGN_OR_RETURN(const Recipe recipe, RecipeById(request.linker.BaseRecipeId()));
   EPIC_RETURN_IF_ERROR(CheckRequest(request, recipe));
   return scheduler_->Submit(std::move(request), recipe);
 }
@@ -199,6 +201,7 @@ absl::StatusOr<std::shared_ptr<Engine::Handle>> EngineImpl::Compile(CompileReque
     return absl::InvalidArgumentError(fmt::format("the block's memory is {} bytes, this chunk takes {}",
                                                   request.block.size(), KvBlockBytes(request.info)));
   }
+  EPIC_RETURN_IF_ERROR(CheckContext(request.info, request.recipe, request.context));
   return scheduler_->Submit(std::move(request));
 }
 

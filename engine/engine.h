@@ -98,6 +98,7 @@ struct GenerationRequest {
 struct CompileRequest {
   KvBlockInfo info;
   Recipe recipe;
+  std::vector<ChunkKvPtr> context = {};  // of the recipe's prefix, what is compiled already (ChunkCompilation)
   std::span<std::byte> block;
   bool urgent = false;  // a request waits for it: before other compile jobs and shared fairly with link pieces
   // Exactly once: the edition, or why there is none. Runs on the scheduler thread.
@@ -135,7 +136,7 @@ class Engine {
   virtual absl::StatusOr<const ChatTemplate*> chat_template() const = 0;
   virtual KvShape kv_shape() const = 0;
   virtual size_t weight_bytes() const = 0;
-  // "plain" or "sink4"; INVALID_ARGUMENT names the recipes that there are.
+  // "plain" or "sink4", the recipes of chunks without context; INVALID_ARGUMENT names both.
   virtual absl::StatusOr<Recipe> RecipeById(const std::string& id) const = 0;
 
   // Refuses at once what can never run: INVALID_ARGUMENT (prompt beyond the context, no fresh token at its end, chunk

@@ -127,7 +127,8 @@ class EngineTest : public ::testing::Test {
       const std::vector<int32_t> ids = Tokens(std::abs(count), static_cast<uint32_t>(std::abs(count)));
       const bool is_chunk = count < 0;
       request.prompt.push_back(
-          {ids, is_chunk, is_chunk && request.linker.UsesChunks() ? Compile(ids, request.linker.RecipeId()) : nullptr});
+          {ids, is_chunk,
+           is_chunk && request.linker.UsesChunks() ? Compile(ids, request.linker.BaseRecipeId()) : nullptr});
     }
     request.max_output_tokens = output_tokens;
     request.ignore_end_of_turn = true;

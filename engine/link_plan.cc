@@ -18,21 +18,34 @@ std::vector<int32_t> SegmentOffsets(std::span<const PromptSegment> prompt) {
 }
 
 bool ChunkIsExact(std::span<const PromptSegment> prompt, size_t segment, const Recipe& recipe) {
+  const std::vector<int32_t> expected = RecipeBehind(recipe, prompt[segment].context_token_ids).prefix_tokens;
   size_t at = 0;
   for (size_t s = 0; s < segment; ++s) {
     for (const int32_t id : prompt[s].token_ids) {
-      if (at >= recipe.prefix_tokens.size() || recipe.prefix_tokens[at] != id) return false;
+      if (at >= expected.size() || expected[at] != id) return false;
       ++at;
     }
   }
-  return at == recipe.prefix_tokens.size();
+  return at == expected.size();
+}
+
+bool ContinuesRun(std::span<const PromptSegment> prompt, size_t segment) {
+  if (segment == 0 || !prompt[segment - 1].is_chunk) return false;
+  const std::vector<int32_t>& context = prompt[segment].context_token_ids;
+  const PromptSegment& before = prompt[segment - 1];
+  // The one before must have been compiled behind the beginning of this one's context: equal tokens alone are not the
+  // same KV.
+  return context.size() == before.context_token_ids.size() + before.token_ids.size() &&
+         std::ranges::equal(before.context_token_ids, std::span(context).first(before.context_token_ids.size())) &&
+         std::ranges::equal(before.token_ids, std::span(context).last(before.token_ids.size()));
 }
 
 namespace {
 
-// How many rows at the head of this chunk the linker recomputes.
+// How many rows at the head of this chunk the linker recomputes: of a run, only its first chunk's.
 int32_t HeadRows(std::span<const PromptSegment> prompt, size_t segment, const Linker& linker, const Recipe& recipe) {
-  if (linker.kind != LinkerKind::kLegoLink || ChunkIsExact(prompt, segment, recipe)) return 0;
+  if (linker.kind != LinkerKind::kLegoLink) return 0;
+  if (ContinuesRun(prompt, segment) || ChunkIsExact(prompt, segment, recipe)) return 0;
   return std::min(linker.legolink_tokens, static_cast<int32_t>(prompt[segment].token_ids.size()));
 }
 

@@ -33,8 +33,12 @@ struct LinkPlan {
 std::vector<int32_t> SegmentOffsets(std::span<const PromptSegment> prompt);
 
 // True where this chunk's KV is what full recompute would give: it stands behind exactly the tokens it was compiled
-// behind, at the start of the prompt.
+// behind, at the start of the prompt. Here and below `recipe` is that of the prompt's chunks without their contexts.
 bool ChunkIsExact(std::span<const PromptSegment> prompt, size_t segment, const Recipe& recipe);
+
+// True where this chunk goes on with a run: it stands behind the very chunks that it was compiled in sight of, or
+// behind the later ones of them, so that its head is not stale. A run begins with the first chunk that does not.
+bool ContinuesRun(std::span<const PromptSegment> prompt, size_t segment);
 
 // Plans any linker; full and prefix recompute everything (rows that were kept are taken off by the caller).
 // REQUIRES: the prompt has at least one token.

@@ -75,6 +75,53 @@ TEST(LinkPlanTest, ExactnessNeedsExactlyTheRecipesPrefix) {
   EXPECT_FALSE(ChunkIsExact(prompt, 1, {"x", {100, 101, 102}}));
 }
 
+// Chunks of one document, each compiled in sight of those before it.
+std::vector<PromptSegment> Document(const std::vector<std::vector<int32_t>>& chunks) {
+  std::vector<PromptSegment> segments;
+  std::vector<int32_t> seen;
+  for (const std::vector<int32_t>& chunk : chunks) {
+    segments.push_back({chunk, true, nullptr, seen});
+    seen.insert(seen.end(), chunk.begin(), chunk.end());
+  }
+  return segments;
+}
+
+TEST(LinkPlanTest, OnlyTheFirstChunkOfARunHasAStaleHead) {
+  const std::vector<PromptSegment> document = Document({{1, 2, 3}, {4, 5, 6}, {7, 8, 9}, {10, 11, 12}});
+  // 0 fresh, 1-9 a run from the start, 10 fresh, 11-16 a run from the middle, 17-19 out of order, 20 fresh.
+  const std::vector<PromptSegment> prompt = {Segment(1, false), document[0],       document[1],
+                                             document[2],       Segment(1, false), document[2],
+                                             document[3],       document[1],       Segment(1, false)};
+  EXPECT_THAT(Plan(prompt, "legolink:2").positions, ElementsAre(0, 1, 2, 10, 11, 12, 17, 18, 20));
+  EXPECT_THAT(Plan(prompt, "naive").positions, ElementsAre(0, 10, 20));
+}
+
+TEST(LinkPlanTest, EqualTokensAreNotTheSameContext) {
+  const std::vector<PromptSegment> seen = Document({{1, 2, 3}, {4, 5, 6}, {7, 8, 9}});
+  // The tokens that the chunk has seen stand before it, but as chunks that were compiled otherwise.
+  const std::vector<PromptSegment> alone = {
+      Segment(1, false), {{1, 2, 3}, true, nullptr}, {{4, 5, 6}, true, nullptr}, seen[2], Segment(1, false)};
+  EXPECT_FALSE(ContinuesRun(alone, 3));
+  EXPECT_EQ(Plan(alone, "legolink:1").positions, (std::vector<int32_t>{0, 1, 4, 7, 10}));
+  const std::vector<PromptSegment> fresh = {Segment(1, false), {{1, 2, 3}, false, nullptr}, seen[1]};
+  EXPECT_FALSE(ContinuesRun(fresh, 2));
+  EXPECT_FALSE(ContinuesRun(seen, 0));
+  EXPECT_TRUE(ContinuesRun(seen, 1));
+  EXPECT_TRUE(ContinuesRun(seen, 2));
+  const std::vector<PromptSegment> skipped = {seen[0], seen[2]};
+  EXPECT_FALSE(ContinuesRun(skipped, 1));
+}
+
+TEST(LinkPlanTest, ADocumentThatStartsThePromptIsExactAsAWhole) {
+  std::vector<PromptSegment> prompt = {{{9}, false, nullptr}};
+  for (const PromptSegment& chunk : Document({{1, 2, 3}, {4, 5, 6}})) prompt.push_back(chunk);
+  const Recipe behind_bos{"plain", {9}};
+  EXPECT_TRUE(ChunkIsExact(prompt, 1, behind_bos));
+  EXPECT_TRUE(ChunkIsExact(prompt, 2, behind_bos));
+  EXPECT_FALSE(ChunkIsExact(prompt, 2, {"plain", {}}));
+  EXPECT_THAT(Plan(prompt, "legolink:2", behind_bos).positions, ElementsAre(0, 6));
+}
+
 TEST(LinkPlanTest, TheLastTokenAlwaysRuns) {
   const std::vector<PromptSegment> prompt = {Segment(2, false), Segment(5, true)};
   const LinkPlan plan = Plan(prompt, "naive");
@@ -183,23 +230,49 @@ TEST(RandomPlanTest, EveryRowAndEveryPairOfRowsIsEquallyLikely) {
 }
 
 TEST(LinkerTest, NamesRoundTrip) {
-  for (const char* name : {"full", "prefix", "naive", "naive-last", "cacheblend:15", "cacheblend:0.5", "legolink:0",
-                           "legolink:16", "random:15", "random:0.5", "random:100"}) {
+  for (const char* name :
+       {"full", "prefix", "naive", "naive-last", "cacheblend:15", "cacheblend:0.5", "legolink:0", "legolink:16",
+        "random:15", "random:0.5", "random:100", "legolink:16@document", "naive@plain"}) {
     ASSERT_TRUE(Linker::Parse(name).ok()) << name;
     EXPECT_EQ(Linker::Parse(name)->Name(), name);
   }
   EXPECT_EQ(Linker::Parse("")->Name(), "legolink:16");
   EXPECT_EQ(Linker::Parse("legolink:0")->RecipeId(), "sink4");
-  EXPECT_EQ(Linker::Parse("legolink:1")->RecipeId(), "plain");
-  EXPECT_EQ(Linker::Parse("random:1")->RecipeId(), "plain");
+  EXPECT_EQ(Linker::Parse("legolink:0")->BaseRecipeId(), "sink4");
+  EXPECT_EQ(Linker::Parse("legolink:1")->RecipeId(), "");
+  EXPECT_EQ(Linker::Parse("legolink:1@document")->RecipeId(), "document");
+  EXPECT_EQ(Linker::Parse("legolink:1@document")->BaseRecipeId(), "plain");
+  EXPECT_EQ(Linker::Parse("random:1")->BaseRecipeId(), "plain");
   EXPECT_TRUE(Linker::Parse("random:1")->UsesChunks());
 }
 
 TEST(LinkerTest, BadNamesAreRefusedWithASentence) {
-  for (const char* name : {"legolink:-1", "legolink:",    "legolink",       "legolink:1.5",   "legolink:99999999999",
-                           "cacheblend",  "cacheblend:0", "cacheblend:101", "cacheblend:nan", "cacheblend:-3",
-                           "random",      "random:",      "random:0",       "random:100.1",   "random:nan",
-                           "random:1e",   "full:1",       "lego",           " full",          "FULL"}) {
+  for (const char* name : {"legolink:-1",
+                           "legolink:",
+                           "legolink",
+                           "legolink:1.5",
+                           "legolink:99999999999",
+                           "cacheblend",
+                           "cacheblend:0",
+                           "cacheblend:101",
+                           "cacheblend:nan",
+                           "cacheblend:-3",
+                           "random",
+                           "random:",
+                           "random:0",
+                           "random:100.1",
+                           "random:nan",
+                           "random:1e",
+                           "full:1",
+                           "lego",
+                           " full",
+                           "FULL",
+                           "full@plain",
+                           "prefix@document",
+                           "legolink:0@plain",
+                           "legolink:16@sink4",
+                           "naive@",
+                           "legolink:16@plain@document"}) {
     const absl::Status status = Linker::Parse(name).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << name;
     EXPECT_NE(status.message().find("allowed are"), std::string::npos) << name;

@@ -6,14 +6,17 @@
 #include <utility>
 #include <vector>
 
+#include "core/chunk_key.h"
 #include "core/nearest_name.h"
+#include "core/status_macros.h"
 #include "fmt/format.h"
 
 namespace epic {
 namespace {
 
 constexpr std::string_view kAllowed =
-    "full, prefix, naive, naive-last, cacheblend:<percent>, legolink:<k>, random:<percent>";
+    "full, prefix, naive, naive-last, cacheblend:<percent>, legolink:<k>, random:<percent>, and @plain or @document "
+    "behind those that use chunks";
 
 // Parses all of `text` as a number; false where anything is left over.
 template <typename T>
@@ -27,11 +30,9 @@ absl::Status Refuse(std::string_view name, const std::string& why) {
       fmt::format("linker \"{}\": {}; allowed are {}", name.substr(0, 64), why, kAllowed));
 }
 
-}  // namespace
-
-absl::StatusOr<Linker> Linker::Parse(std::string_view name) {
+// A name without what stands behind "@".
+absl::StatusOr<Linker> ParsePolicy(std::string_view name) {
   Linker linker;
-  if (name.empty()) return linker;
   const size_t colon = name.find(':');
   const std::string_view word = name.substr(0, colon);
   const bool has_number = colon != std::string_view::npos;
@@ -64,8 +65,8 @@ absl::StatusOr<Linker> Linker::Parse(std::string_view name) {
   return Refuse(name, "there is no such linker" + NameHint(word, known));
 }
 
-std::string Linker::Name() const {
-  switch (kind) {
+std::string PolicyName(const Linker& linker) {
+  switch (linker.kind) {
     case LinkerKind::kFull:
       return "full";
     case LinkerKind::kPrefix:
@@ -75,17 +76,41 @@ std::string Linker::Name() const {
     case LinkerKind::kNaiveLast:
       return "naive-last";
     case LinkerKind::kCacheBlend:
-      return fmt::format("cacheblend:{}", percent);
+      return fmt::format("cacheblend:{}", linker.percent);
     case LinkerKind::kLegoLink:
-      return fmt::format("legolink:{}", legolink_tokens);
+      return fmt::format("legolink:{}", linker.legolink_tokens);
     case LinkerKind::kRandom:
-      return fmt::format("random:{}", percent);
+      return fmt::format("random:{}", linker.percent);
   }
   return "";
 }
 
-std::string Linker::RecipeId() const {
-  return kind == LinkerKind::kLegoLink && legolink_tokens == 0 ? "sink4" : "plain";
+}  // namespace
+
+absl::StatusOr<Linker> Linker::Parse(std::string_view name) {
+  if (name.empty()) return Linker();
+  const size_t at = name.find('@');
+  EPIC_ASSIGN_OR_RETURN(Linker linker, ParsePolicy(name.substr(0, at)));
+  if (at == std::string_view::npos) return linker;
+  linker.recipe_id = name.substr(at + 1);
+  if (linker.recipe_id != kPlainRecipeId && linker.recipe_id != kDocumentRecipeId) {
+    return Refuse(name, "behind @ stands a recipe for documents, plain or document");
+  }
+  if (!linker.UsesChunks()) return Refuse(name, "it uses no chunks, so no recipe can be chosen for it");
+  if (linker.BaseRecipeId() == kSinkRecipeId) {
+    return Refuse(name, fmt::format("it links chunks of recipe {}, no other can be chosen", kSinkRecipeId));
+  }
+  return linker;
+}
+
+std::string Linker::Name() const {
+  return recipe_id.empty() ? PolicyName(*this) : fmt::format("{}@{}", PolicyName(*this), recipe_id);
+}
+
+std::string Linker::RecipeId() const { return BaseRecipeId() == kSinkRecipeId ? kSinkRecipeId : recipe_id; }
+
+std::string Linker::BaseRecipeId() const {
+  return kind == LinkerKind::kLegoLink && legolink_tokens == 0 ? kSinkRecipeId : kPlainRecipeId;
 }
 
 bool Linker::UsesChunks() const { return kind != LinkerKind::kFull && kind != LinkerKind::kPrefix; }

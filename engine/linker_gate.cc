@@ -6,6 +6,7 @@
 #include <system_error>
 #include <utility>
 
+#include "core/chunk_key.h"
 #include "core/status_macros.h"
 #include "fmt/format.h"
 
@@ -13,6 +14,20 @@ namespace epic {
 namespace {
 
 constexpr char kMakeOne[] = "epic eval gate --model FILE makes verdicts";
+
+// The name under which a linker over documents of a recipe is judged.
+std::string JudgedName(Linker linker, const std::string& recipe_id) {
+  linker.recipe_id = recipe_id == kDocumentRecipeId ? recipe_id : "";
+  return linker.Name();
+}
+
+// The names under which a linker over a prompt is judged.
+std::vector<std::string> JudgedNames(const Linker& linker, const std::vector<std::string>& recipe_ids) {
+  std::vector<std::string> names;
+  if (!linker.RecipeId().empty()) return {JudgedName(linker, linker.RecipeId())};
+  for (const std::string& recipe_id : recipe_ids) names.push_back(JudgedName(linker, recipe_id));
+  return names;
+}
 
 // The files that a path names, in order.
 absl::StatusOr<std::vector<std::string>> FilesOf(const std::string& path) {
@@ -63,35 +78,58 @@ absl::StatusOr<LinkerGate> LinkerGate::Create(std::vector<LinkerVerdict> verdict
   return gate;
 }
 
-absl::StatusOr<LinkerChoice> LinkerGate::Choose(std::string_view name) const {
-  if (name.empty()) return ChooseDefault();
+absl::StatusOr<LinkerChoice> LinkerGate::Choose(std::string_view name,
+                                                const std::vector<std::string>& recipe_ids) const {
+  if (name.empty()) return ChooseDefault(recipe_ids);
   EPIC_ASSIGN_OR_RETURN(const Linker linker, Linker::Parse(name));
-  const std::string canonical = linker.Name();
-  const LinkerVerdict* verdict = VerdictOf(canonical);
-  if (!linker.UsesChunks() || verdict == nullptr || verdict->passes || IsAllowed(canonical)) {
-    return LinkerChoice{linker, ""};
+  if (!linker.UsesChunks()) return LinkerChoice{linker, ""};
+  for (const std::string& judged : JudgedNames(linker, recipe_ids)) {
+    const LinkerVerdict* verdict = VerdictOf(judged);
+    if (verdict == nullptr || verdict->passes || IsAllowed(linker, judged)) continue;
+    return absl::FailedPreconditionError(
+        fmt::format("linker {} is refused for this model: {}; name another one, or let the operator vouch for it with "
+                    "--allow-linkers",
+                    judged, verdict->reason));
   }
-  return absl::FailedPreconditionError(
-      fmt::format("linker {} is refused for this model: {}; name another one, or let the operator vouch for it with "
-                  "--allow-linkers",
-                  canonical, verdict->reason));
+  return LinkerChoice{linker, ""};
 }
 
-LinkerChoice LinkerGate::ChooseDefault() const {
-  const auto use = [](const char* name) { return *Linker::Parse(name); };  // names of ours
+LinkerChoice LinkerGate::ChooseDefault(const std::vector<std::string>& recipe_ids) const {
   std::string first_reason;
   for (const char* name : kDefaultLinkers) {
-    const LinkerVerdict* verdict = VerdictOf(name);
-    if (IsAllowed(name) || (verdict != nullptr && verdict->passes)) {
-      const bool is_first = first_reason.empty();
-      return {use(name), is_first ? "" : fmt::format("answered by {}: {}", name, first_reason)};
+    const Linker linker = *Linker::Parse(name);  // a name of ours
+    bool passes = true;
+    for (const std::string& judged : JudgedNames(linker, recipe_ids)) {
+      const LinkerVerdict* verdict = VerdictOf(judged);
+      if (IsAllowed(linker, judged) || (verdict != nullptr && verdict->passes)) continue;
+      passes = false;
+      if (!first_reason.empty()) continue;
+      first_reason = verdict == nullptr
+                         ? fmt::format("no verdict says that {} keeps this model's answers; {}", judged, kMakeOne)
+                         : fmt::format("{} is refused for this model: {}", judged, verdict->reason);
     }
-    if (!first_reason.empty()) continue;
-    first_reason = verdict == nullptr
-                       ? fmt::format("no verdict says that {} keeps this model's answers; {}", name, kMakeOne)
-                       : fmt::format("{} is refused for this model: {}", name, verdict->reason);
+    if (!passes) continue;
+    return {linker, first_reason.empty() ? "" : fmt::format("answered by {}: {}", name, first_reason)};
   }
-  return {use("full"), fmt::format("answered by full: {}", first_reason)};
+  return {*Linker::Parse("full"), fmt::format("answered by full: {}", first_reason)};
+}
+
+void PromptRecipes::AddChunk(const std::string& document_id, bool has_context) {
+  Document& document = documents_[document_id];
+  ++document.chunks;
+  document.has_context = document.has_context || has_context;
+}
+
+std::vector<std::string> PromptRecipes::Ids() const {
+  bool has_plain = false, has_document = false;
+  for (const auto& [id, document] : documents_) {
+    has_document = has_document || document.has_context;
+    has_plain = has_plain || (!document.has_context && document.chunks > 1);
+  }
+  std::vector<std::string> ids;
+  if (has_plain || !has_document) ids.emplace_back(kPlainRecipeId);
+  if (has_document) ids.emplace_back(kDocumentRecipeId);
+  return ids;
 }
 
 const LinkerVerdict* LinkerGate::VerdictOf(const std::string& linker) const {
@@ -100,9 +138,12 @@ const LinkerVerdict* LinkerGate::VerdictOf(const std::string& linker) const {
   return it == verdicts_.end() ? nullptr : &*it;
 }
 
-bool LinkerGate::IsAllowed(const std::string& linker) const {
-  return std::any_of(allowed_.begin(), allowed_.end(),
-                     [&](const std::string& allowed) { return allowed == kAllLinkers || allowed == linker; });
+// Who vouches for a linker without naming a recipe vouches for it with any.
+bool LinkerGate::IsAllowed(const Linker& linker, const std::string& judged_name) const {
+  const std::string without_recipe = JudgedName(linker, "");
+  return std::any_of(allowed_.begin(), allowed_.end(), [&](const std::string& allowed) {
+    return allowed == kAllLinkers || allowed == judged_name || allowed == without_recipe;
+  });
 }
 
 absl::StatusOr<LoadedGate> LoadLinkerGate(const std::string& path, const std::vector<std::string>& allowed,

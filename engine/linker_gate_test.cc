@@ -15,38 +15,42 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
+const std::vector<std::string> kPlain = {"plain"};
+const std::vector<std::string> kDocument = {"document"};
+const std::vector<std::string> kBoth = {"plain", "document"};
+
 LinkerVerdict Passing(const std::string& linker) { return JudgeLinker(linker, "plain", 12, 1, 0.01, {}); }
 LinkerVerdict Failing(const std::string& linker) { return JudgeLinker(linker, "plain", 12, 0.5, 0.25, {}); }
 
 std::string Chosen(const LinkerGate& gate, std::string_view name) {
-  const auto choice = gate.Choose(name);
+  const auto choice = gate.Choose(name, kPlain);
   return choice.ok() ? choice->linker.Name() : std::string(choice.status().message());
 }
 
 TEST(LinkerGate, WithoutVerdictsTheDefaultIsFullAndNamesAreTaken) {
   const LinkerGate gate;
   EXPECT_EQ(Chosen(gate, ""), "full");
-  EXPECT_THAT(gate.Choose("")->note,
+  EXPECT_THAT(gate.Choose("", kPlain)->note,
               AllOf(HasSubstr("no verdict"), HasSubstr("legolink:16"), HasSubstr("epic eval gate")));
   for (const char* name : {"full", "prefix", "naive", "legolink:16", "cacheblend:15"}) {
     EXPECT_EQ(Chosen(gate, name), name);
-    EXPECT_EQ(gate.Choose(name)->note, "");
+    EXPECT_EQ(gate.Choose(name, kPlain)->note, "");
   }
-  EXPECT_EQ(gate.Choose("legolnk").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(gate.Choose("legolnk", kPlain).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(LinkerGate, APassingVerdictMakesTheDefault) {
   const LinkerGate gate = *LinkerGate::Create({Failing("naive"), Passing("legolink:16")}, {});
   EXPECT_EQ(Chosen(gate, ""), "legolink:16");
-  EXPECT_EQ(gate.Choose("")->note, "");
+  EXPECT_EQ(gate.Choose("", kPlain)->note, "");
 }
 
 TEST(LinkerGate, TheCheapestDefaultThatPassesIsTaken) {
   const LinkerGate gate =
       *LinkerGate::Create({Failing("legolink:16"), Passing("legolink:64"), Passing("cacheblend:15")}, {});
   EXPECT_EQ(Chosen(gate, ""), "legolink:64");
-  EXPECT_THAT(gate.Choose("")->note, AllOf(HasSubstr("answered by legolink:64"), HasSubstr("legolink:16 is refused"),
-                                           HasSubstr("0.2500 nats")));
+  EXPECT_THAT(gate.Choose("", kPlain)->note, AllOf(HasSubstr("answered by legolink:64"),
+                                                   HasSubstr("legolink:16 is refused"), HasSubstr("0.2500 nats")));
   EXPECT_EQ(Chosen(*LinkerGate::Create({Failing("legolink:16"), Passing("cacheblend:15")}, {}), ""), "cacheblend:15");
   // Others are for those who name them.
   EXPECT_EQ(Chosen(*LinkerGate::Create({Passing("legolink:2"), Passing("naive")}, {}), ""), "full");
@@ -55,13 +59,54 @@ TEST(LinkerGate, TheCheapestDefaultThatPassesIsTaken) {
 TEST(LinkerGate, ARefusedLinkerIsNamedWithItsNumbers) {
   const LinkerGate gate = *LinkerGate::Create({Failing("legolink:16"), Failing("naive"), Failing("full")}, {});
   EXPECT_EQ(Chosen(gate, ""), "full");
-  EXPECT_THAT(gate.Choose("")->note, HasSubstr("0.2500 nats"));
-  const absl::Status refused = gate.Choose("naive").status();
+  EXPECT_THAT(gate.Choose("", kPlain)->note, HasSubstr("0.2500 nats"));
+  const absl::Status refused = gate.Choose("naive", kPlain).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(refused.message()),
               AllOf(HasSubstr("naive"), HasSubstr("50.0 %"), HasSubstr("0.2500 nats"), HasSubstr("--allow-linkers")));
   EXPECT_EQ(Chosen(gate, "legolink:2"), "legolink:2");  // not judged
   EXPECT_EQ(Chosen(gate, "full"), "full");              // nothing to judge
+}
+
+TEST(LinkerGate, ChunksThatSawEachOtherHaveVerdictsOfTheirOwn) {
+  const LinkerGate gate =
+      *LinkerGate::Create({Failing("legolink:16"), Passing("legolink:16@document"), Passing("legolink:64"),
+                           Passing("legolink:64@document"), Passing("naive"), Failing("naive@document")},
+                          {});
+  EXPECT_EQ(gate.Choose("", kDocument)->linker.Name(), "legolink:16");
+  EXPECT_EQ(gate.Choose("", kDocument)->note, "");
+  EXPECT_EQ(gate.Choose("", kPlain)->linker.Name(), "legolink:64");
+  EXPECT_EQ(gate.Choose("", kBoth)->linker.Name(), "legolink:64");
+  EXPECT_TRUE(gate.Choose("legolink:16", kDocument).ok());
+  EXPECT_FALSE(gate.Choose("legolink:16", kBoth).ok());
+  // A linker that names its recipe is judged by it, whatever the documents were registered with.
+  EXPECT_FALSE(gate.Choose("legolink:16@plain", kDocument).ok());
+  EXPECT_TRUE(gate.Choose("legolink:16@document", kPlain).ok());
+  EXPECT_THAT(std::string(gate.Choose("naive", kDocument).status().message()), HasSubstr("naive@document is refused"));
+  // Without a verdict for documents that are compiled as a whole there is no default for them.
+  EXPECT_EQ(LinkerGate::Create({Passing("legolink:16")}, {})->Choose("", kDocument)->linker.Name(), "full");
+}
+
+TEST(LinkerGate, WhoVouchesForALinkerVouchesForItWithAnyRecipe) {
+  const std::vector<LinkerVerdict> verdicts = {Failing("legolink:16"), Failing("legolink:16@document")};
+  const LinkerGate any = *LinkerGate::Create(verdicts, {"legolink:16"});
+  EXPECT_TRUE(any.Choose("legolink:16", kBoth).ok());
+  const LinkerGate one = *LinkerGate::Create(verdicts, {"legolink:16@document"});
+  EXPECT_TRUE(one.Choose("legolink:16", kDocument).ok());
+  EXPECT_FALSE(one.Choose("legolink:16", kPlain).ok());
+}
+
+TEST(PromptRecipes, AreThoseThatMakeADifference) {
+  PromptRecipes recipes;
+  EXPECT_EQ(recipes.Ids(), kPlain);
+  recipes.AddChunk("one-chunk", false);
+  EXPECT_EQ(recipes.Ids(), kPlain);
+  recipes.AddChunk("whole", false);
+  recipes.AddChunk("whole", true);
+  EXPECT_EQ(recipes.Ids(), kDocument);
+  recipes.AddChunk("alone", false);
+  recipes.AddChunk("alone", false);
+  EXPECT_EQ(recipes.Ids(), kBoth);
 }
 
 TEST(LinkerGate, TheOperatorMayVouch) {

@@ -43,7 +43,7 @@ absl::Status PromptBuilder::AddPart(const PromptPart& part) {
       if (part.token_ids.empty()) return absl::InvalidArgumentError("a chunk of the prompt has no tokens");
       EPIC_RETURN_IF_ERROR(CheckIds(part.token_ids));
       EPIC_RETURN_IF_ERROR(EncodeHeldText());
-      segments_.push_back({part.token_ids, true, part.chunk});
+      segments_.push_back({part.token_ids, true, part.chunk, part.context_token_ids});
       return absl::OkStatus();
   }
   return absl::InternalError("unknown kind of prompt part");

@@ -21,14 +21,17 @@ struct PromptSegment {
   std::vector<int32_t> token_ids;
   bool is_chunk = false;
   ChunkKvPtr chunk;  // REQUIRES: set where is_chunk and the linker uses chunks; its token ids equal token_ids
+  // Of a chunk: the tokens of its document that it was compiled in sight of (RecipeBehind). Empty: of none.
+  std::vector<int32_t> context_token_ids = {};
 };
 
 // What a caller has before tokenization: text, token ids, or a chunk.
 struct PromptPart {
   enum class Kind { kText, kTokens, kChunk } kind = Kind::kText;
-  std::string text;                // kText
-  std::vector<int32_t> token_ids;  // kTokens, kChunk
-  ChunkKvPtr chunk;                // kChunk, may be null (see PromptSegment)
+  std::string text;                             // kText
+  std::vector<int32_t> token_ids;               // kTokens, kChunk
+  ChunkKvPtr chunk;                             // kChunk, may be null (see PromptSegment)
+  std::vector<int32_t> context_token_ids = {};  // kChunk, as in PromptSegment
 };
 struct PromptMessage {
   std::string role;

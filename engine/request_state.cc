@@ -143,7 +143,7 @@ void RequestState::StartNextFresh() {
   info.token_ids = request_.prompt[segment].token_ids;
   Recipe recipe = environment_.plain;
   if (segment == 0) recipe.prefix_tokens.clear();  // it begins the prompt, with the model's BOS where it has one
-  fresh_.emplace(info, recipe);
+  fresh_.emplace(info, recipe, std::vector<ChunkKvPtr>{});
 }
 
 absl::Status RequestState::FinishFresh() {

@@ -54,8 +54,9 @@ std::vector<RowId> RowIdsOf(std::span<const PromptSegment> prompt, const LinkPla
   for (const int32_t position : plan.positions) {
     for (; shared != plan.shared.end() && offsets[shared->segment] + shared->row_begin < position; ++shared) {
       digest.Add(std::span<const int32_t>(prompt[shared->segment].token_ids));
-      digest.Add(recipe.id);
-      digest.Add(std::span<const int32_t>(recipe.prefix_tokens));
+      const Recipe of_chunk = RecipeBehind(recipe, prompt[shared->segment].context_token_ids);
+      digest.Add(of_chunk.id);
+      digest.Add(std::span<const int32_t>(of_chunk.prefix_tokens));
       digest.Add(offsets[shared->segment]);
       digest.Add(shared->row_begin);
       digest.Add(shared->row_end);

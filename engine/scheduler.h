@@ -34,7 +34,7 @@ namespace epic {
 // A compile job inside the scheduler.
 struct CompileState {
   CompileState(CompileRequest compile_request, const Recipe& recipe) : request(std::move(compile_request)) {
-    compilation.emplace(request.info, recipe);
+    compilation.emplace(request.info, recipe, std::move(request.context));
   }
   CompileRequest request;
   std::optional<ChunkCompilation> compilation;  // gone once the job has ended, whoever still holds its handle

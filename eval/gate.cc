@@ -4,6 +4,7 @@
 #include <span>
 #include <utility>
 
+#include "core/chunk_key.h"
 #include "core/sha256.h"
 #include "core/status_macros.h"
 #include "core/utf8.h"
@@ -110,7 +111,9 @@ absl::StatusOr<ModelVerdicts> JudgeRun(const RunFolder& folder, const std::vecto
   for (const LinkerSummary& linker : summary.linkers) {
     if (linker.linker == "full" || linker.linker.find(":=") != std::string::npos) continue;
     EPIC_ASSIGN_OR_RETURN(const Linker parsed, Linker::Parse(linker.linker));
-    verdicts.linkers.push_back(JudgeLinker(linker.linker, parsed.RecipeId(), static_cast<int32_t>(summary.examples),
+    // The harness registers documents as "plain"; others are asked for by name.
+    const std::string recipe_id = parsed.RecipeId().empty() ? kPlainRecipeId : parsed.RecipeId();
+    verdicts.linkers.push_back(JudgeLinker(linker.linker, recipe_id, static_cast<int32_t>(summary.examples),
                                            linker.first_token_agreement, linker.kl.mean, thresholds));
   }
   return verdicts;

@@ -120,13 +120,16 @@ absl::StatusOr<std::string> ExampleRun::EngineName(const EvalLinker& linker) con
   const int32_t rows = base->usage.selected_tokens - fresh;
   // The engine takes the whole part of this share of the chunk tokens: the half makes it `rows` whatever is rounded.
   const double percent = 100.0 * (std::max(rows, 0) + 0.5) / std::max(base->usage.cached_tokens, 1);
-  return fmt::format("{}:{}", linker.family, std::min(percent, 100.0));
+  EPIC_ASSIGN_OR_RETURN(Linker chosen, Linker::Parse(fmt::format("{}:{}", linker.family, std::min(percent, 100.0))));
+  EPIC_ASSIGN_OR_RETURN(const Linker equal, Linker::Parse(linker.equal_rows));
+  chosen.recipe_id = equal.recipe_id;  // the same chunks, too
+  return chosen.Name();
 }
 
 absl::Status ExampleRun::Run(const EvalLinker& linker) {
   EPIC_ASSIGN_OR_RETURN(const std::string engine_name, EngineName(linker));
   EPIC_ASSIGN_OR_RETURN(const Linker parsed, Linker::Parse(engine_name));
-  if (parsed.UsesChunks() && parsed.RecipeId() != "plain") {
+  if (!parsed.RecipeId().empty()) {
     // Registration compiles by the recipe "plain"; others are compiled when they are first asked for.
     EPIC_RETURN_IF_ERROR(Ask(NewTrial(engine_name)).status());
   }

@@ -153,7 +153,9 @@ ParetoPlot NewPlot(const RunSummary& summary, const std::string& y_label,
   for (const LinkerSummary& linker : summary.linkers) {
     const Interval interval = value(linker);
     if (std::isnan(interval.mean) || linker.ttft_ms <= 0) continue;
-    const std::string family = linker.linker.substr(0, linker.linker.find(':'));
+    const size_t recipe = linker.linker.find('@');
+    std::string family = linker.linker.substr(0, std::min(linker.linker.find(':'), recipe));
+    if (recipe != std::string::npos) family += linker.linker.substr(recipe);
     auto series = std::find_if(plot.series.begin(), plot.series.end(),
                                [&](const PlotSeries& known) { return known.name == family; });
     if (series == plot.series.end()) series = plot.series.insert(plot.series.end(), PlotSeries{family, {}});

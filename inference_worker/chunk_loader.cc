@@ -69,7 +69,8 @@ absl::StatusOr<std::vector<ChunkLoader::Item>> ChunkLoader::MakeItems(const Chun
     const auto [found, is_new] = index_of_key.try_emplace(chunk->key, items.size());
     item_of_chunk->push_back(found->second);
     if (!is_new) {
-      if (items[found->second].work.chunk->token_ids == chunk->token_ids) continue;
+      const JobChunk& known = *items[found->second].work.chunk;
+      if (known.token_ids == chunk->token_ids && known.context_token_ids == chunk->context_token_ids) continue;
       return absl::InvalidArgumentError(
           fmt::format("chunk key {} stands for two different lists of token ids in one prompt", chunk->key.Hex()));
     }
@@ -78,8 +79,9 @@ absl::StatusOr<std::vector<ChunkLoader::Item>> ChunkLoader::MakeItems(const Chun
     item.work.info.shape = engine_->kv_shape();
     item.work.info.model_fingerprint_hex = engine_->fingerprint_hex();
     item.work.info.key = chunk->key;
-    item.work.info.recipe_id = request.recipe.id;
-    item.work.info.first_position = request.recipe.first_position();
+    item.work.recipe = RecipeBehind(request.recipe, chunk->context_token_ids);
+    item.work.info.recipe_id = item.work.recipe.id;
+    item.work.info.first_position = item.work.recipe.first_position();
     item.work.info.token_ids = chunk->token_ids;
     item.work.block_bytes = KvBlockBytes(item.work.info);
     items.push_back(std::move(item));
@@ -171,7 +173,7 @@ absl::Status ChunkLoader::CompileAll(const ChunkLoadRequest& request, std::span<
   absl::Status status;
   for (ChunkWork* one : work) {
     observer_->OnCompileFallback(*one->cause);
-    status = StartCompilation(request.recipe, one, &started);
+    status = StartCompilation(one, &started);
     if (!status.ok()) break;
   }
   if (!status.ok()) {
@@ -190,15 +192,14 @@ absl::Status ChunkLoader::CompileAll(const ChunkLoadRequest& request, std::span<
   return absl::OkStatus();
 }
 
-absl::Status ChunkLoader::StartCompilation(const Recipe& recipe, ChunkWork* work,
-                                           std::vector<std::unique_ptr<Compilation>>* started) {
+absl::Status ChunkLoader::StartCompilation(ChunkWork* work, std::vector<std::unique_ptr<Compilation>>* started) {
   EPIC_ASSIGN_OR_RETURN(ChunkMemory::Buffer buffer, memory_->Reserve(work->block_bytes));
   auto compilation = std::make_unique<Compilation>();
   compilation->work = work;
   compilation->buffer = std::move(buffer);
   CompileRequest compile;
   compile.info = work->info;
-  compile.recipe = recipe;
+  compile.recipe = work->recipe;
   compile.block = compilation->buffer.bytes();
   compile.urgent = true;
   compile.on_done = [this, target = compilation.get()](absl::StatusOr<uint64_t> outcome) {

@@ -71,8 +71,7 @@ class ChunkLoader {
   absl::Status FollowOthers(const ChunkLoadRequest& request, std::vector<Item>* items) EPIC_EXCLUDES(mutex_);
 
   absl::Status CompileAll(const ChunkLoadRequest& request, std::span<ChunkWork* const> work) EPIC_EXCLUDES(mutex_);
-  absl::Status StartCompilation(const Recipe& recipe, ChunkWork* work,
-                                std::vector<std::unique_ptr<Compilation>>* started);
+  absl::Status StartCompilation(ChunkWork* work, std::vector<std::unique_ptr<Compilation>>* started);
   // Waits for all, cancelling them first where the request ends.
   absl::Status AwaitCompilations(const ChunkLoadRequest& request, std::span<const std::unique_ptr<Compilation>> started)
       EPIC_EXCLUDES(mutex_);

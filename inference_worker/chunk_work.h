@@ -21,7 +21,7 @@ struct ChunkLoadRequest {
   std::string tenant;
   std::string request_id;
   std::string traceparent;
-  Recipe recipe;
+  Recipe recipe;                        // of the chunks without context
   std::vector<const JobChunk*> chunks;  // in the prompt's order; the same one may come twice
   Deadline deadline;
   const std::atomic<bool>* cancelled = nullptr;  // REQUIRES: set, outlives the load
@@ -35,6 +35,7 @@ struct LoadedChunk {
 
 struct ChunkWork {
   const JobChunk* chunk = nullptr;
+  Recipe recipe;
   KvBlockInfo info;        // what its block must say
   size_t block_bytes = 0;  // and how long it must be
 

@@ -21,6 +21,7 @@ namespace epic {
 struct JobChunk {
   ChunkKey key;
   std::vector<int32_t> token_ids;
+  std::vector<int32_t> context_token_ids = {};  // of its document, that it is compiled in sight of (RecipeBehind)
   std::string home;  // address of the cache node that holds it, or will; empty: nobody, the worker compiles it
   std::string document_id;
   int32_t chunk_index = 0;
@@ -47,7 +48,7 @@ struct InferJob {
   bool chat = true;  // false: one message, its parts exactly as they are
   std::vector<JobMessage> messages;
   std::string linker;  // a name for Linker::Parse; empty: the default
-  Recipe recipe;       // that the chunks were keyed by; an empty id where there are no chunks
+  Recipe recipe;       // of the chunks without context; an empty id where there are no chunks
 
   SamplingOptions sampling;
   int32_t max_output_tokens = 256;

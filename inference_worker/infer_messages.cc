@@ -32,6 +32,7 @@ absl::StatusOr<JobPart> PartFromSegment(const v1::InferSegment& segment) {
       }
       part.chunk.key = *key;
       part.chunk.token_ids = Ids(chunk.chunk().token_ids());
+      part.chunk.context_token_ids = Ids(chunk.context_token_ids());
       part.chunk.home = chunk.chunk().home();
       part.chunk.document_id = chunk.document_id();
       part.chunk.chunk_index = chunk.chunk_index();

@@ -99,7 +99,9 @@ int64_t NodeReader::LocateAtHome(const ChunkLoadRequest& request, const Home& ho
   std::vector<std::unique_ptr<LocatedBlock>> blocks;
   if (status.ok()) {
     LocateQuery query = QueryFor(request);
-    for (ChunkWork* work : home) query.chunks.push_back({work->chunk->key, work->chunk->token_ids});
+    for (ChunkWork* work : home) {
+      query.chunks.push_back({work->chunk->key, work->chunk->token_ids, work->chunk->context_token_ids});
+    }
     absl::StatusOr<std::vector<std::unique_ptr<LocatedBlock>>> located =
         (*source)->Locate(query, NodeDeadline(request.deadline));
     status = located.status();

@@ -48,6 +48,18 @@ JobTiming MakeTiming(const InferJob& job, int64_t waited_us, const ChunkLoadResu
   return timing;
 }
 
+// By which recipes the job's documents are compiled.
+std::vector<std::string> RecipesOf(const InferJob& job) {
+  PromptRecipes recipes;
+  for (const JobMessage& message : job.messages) {
+    for (const JobPart& part : message.parts) {
+      if (part.kind != JobPart::Kind::kChunk) continue;
+      recipes.AddChunk(part.chunk.document_id, !part.chunk.context_token_ids.empty());
+    }
+  }
+  return recipes.Ids();
+}
+
 }  // namespace
 
 absl::Status WorkerOptions::Validate() const {
@@ -128,7 +140,7 @@ absl::Status Worker::Admit(const CallPtr& call) {
     call->finished_ = true;
   }
   EPIC_RETURN_IF_ERROR(ValidateJob(call->job_, static_cast<int64_t>(options_.stream_bytes_max)));
-  EPIC_ASSIGN_OR_RETURN(LinkerChoice choice, options_.gate.Choose(call->job_.linker));
+  EPIC_ASSIGN_OR_RETURN(LinkerChoice choice, options_.gate.Choose(call->job_.linker, RecipesOf(call->job_)));
   call->linker_ = choice.linker;
   call->linker_note_ = std::move(choice.note);
   call->estimated_rows_ = EstimateRows(call->job_, call->linker_);
@@ -227,7 +239,7 @@ absl::Status Worker::CheckModel(const InferJob& job, const Linker& linker) const
   }
   // full and prefix run the chunks' tokens themselves: any recipe's chunks name the same tokens.
   if (!has_chunks || !linker.UsesChunks()) return absl::OkStatus();
-  EPIC_ASSIGN_OR_RETURN(const Recipe recipe, engine_->RecipeById(linker.RecipeId()));
+  EPIC_ASSIGN_OR_RETURN(const Recipe recipe, engine_->RecipeById(linker.BaseRecipeId()));
   if (!(job.recipe == recipe)) {
     return absl::FailedPreconditionError(fmt::format(
         "linker {} links chunks of recipe \"{}\" behind {} tokens; the request's chunks are of recipe \"{}\" "
@@ -257,6 +269,7 @@ absl::StatusOr<std::vector<PromptSegment>> Worker::BuildPrompt(const CallPtr& ca
         case JobPart::Kind::kChunk:
           target.kind = PromptPart::Kind::kChunk;
           target.token_ids = part.chunk.token_ids;
+          target.context_token_ids = part.chunk.context_token_ids;
           break;
       }
     }

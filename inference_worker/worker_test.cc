@@ -68,6 +68,30 @@ TEST_F(WorkerTest, PlansNameEachChunksPlaceAndSource) {
   EXPECT_EQ(answer.final.stats.cached_tokens, 120);
 }
 
+// A chunk that was compiled in sight of others has its own key, recipe and first position, at the node and in the engine.
+TEST_F(WorkerTest, ChunksThatSawOthersAreFetchedAndCompiledWithTheirContext) {
+  const Recipe recipe = RecipeBehind(plain_, ChunkTokens(1));
+  const KvBlockInfo info = SyntheticBlockInfo(engine_.kv_shape(), recipe, "default", ChunkTokens(2));
+  const auto ask = [&](const std::string& home) {
+    InferJob job = Question({1, 2}, home);
+    JobChunk& second = job.messages.back().parts[1].chunk;
+    second.context_token_ids = ChunkTokens(1);
+    second.key = info.key;
+    return Ask(std::move(job));
+  };
+  PutAtNode(1);
+  ASSERT_TRUE(node_->Put(MakeSyntheticBlock(info)).ok());
+  const Answer fetched = ask(kHome);
+  ASSERT_TRUE(fetched.status.ok()) << fetched.status;
+  EXPECT_EQ(fetched.final.plan[1].source, ChunkSource::kHeldByNode);
+  EXPECT_EQ(fetched.final.plan[1].key, info.key);
+
+  StartWorker(SmallOptions());
+  const Answer compiled = ask("");
+  ASSERT_TRUE(compiled.status.ok()) << compiled.status;
+  EXPECT_EQ(compiled.final.plan[1].source, ChunkSource::kCompiledByWorker);
+}
+
 TEST_F(WorkerTest, WithoutExplainThereIsNoPlan) {
   InferJob job = Question({1}, "");
   job.explain = false;

@@ -47,6 +47,16 @@ LinkerGate GateOf(const v1::GetWorkerStatusResponse& status) {
   return *LinkerGate::Create(std::move(verdicts), allowed);
 }
 
+std::vector<std::string> RecipesOf(const v1::ResolveDocumentsResponse& resolved) {
+  PromptRecipes recipes;
+  for (const v1::ResolvedDocument& document : resolved.documents()) {
+    for (const v1::ResolvedChunk& chunk : document.chunks()) {
+      recipes.AddChunk(document.document_id(), chunk.context_token_count() > 0);
+    }
+  }
+  return recipes.Ids();
+}
+
 }  // namespace
 
 // One Generate call from its arrival to its end.
@@ -95,11 +105,13 @@ absl::Status GenerateRouter::RunRequest(const CallScope& scope, Run* run) {
   const Clock::time_point lookup_start = Clock::now();
   EPIC_ASSIGN_OR_RETURN(std::vector<WorkerView> candidates, CandidatesFor(scope, run->request.model()));
   const v1::ModelInfo model = candidates[0].status.model();
-  EPIC_ASSIGN_OR_RETURN(LinkerChoice choice, GateOf(candidates[0].status).Choose(run->request.linker()));
+  EPIC_ASSIGN_OR_RETURN(const v1::ResolveDocumentsResponse resolved, Resolve(scope, *run, model));
+  EPIC_ASSIGN_OR_RETURN(LinkerChoice choice,
+                        GateOf(candidates[0].status).Choose(run->request.linker(), RecipesOf(resolved)));
   run->linker = choice.linker;
   run->linker_kind = KindOf(choice.linker);
   run->linker_note = std::move(choice.note);
-  EPIC_ASSIGN_OR_RETURN(ExpandedPrompt prompt, Resolve(scope, *run, model));
+  EPIC_ASSIGN_OR_RETURN(ExpandedPrompt prompt, ExpandPrompt(run->request, run->linker, model, resolved));
   if (candidates.size() > 1 && !prompt.distinct_chunks.empty()) {
     workers_->AskForChunks(scope, prompt.distinct_chunks, &candidates);
   }
@@ -139,19 +151,20 @@ absl::StatusOr<std::vector<WorkerView>> GenerateRouter::CandidatesFor(const Call
   return WorkersOfModel(model, options_.default_model, seen.healthy);
 }
 
-absl::StatusOr<ExpandedPrompt> GenerateRouter::Resolve(const CallScope& scope, const Run& run,
-                                                       const v1::ModelInfo& model) {
+absl::StatusOr<v1::ResolveDocumentsResponse> GenerateRouter::Resolve(const CallScope& scope, const Run& run,
+                                                                     const v1::ModelInfo& model) {
   v1::ResolveDocumentsResponse resolved;
   const std::vector<std::string> ids = DocumentsOf(run.request);
   if (!ids.empty()) {
     v1::ResolveDocumentsRequest request;
     *request.mutable_context() = run.request.context();
     request.mutable_document_ids()->Assign(ids.begin(), ids.end());
+    // Where the request names no linker: that of each document, which every default takes.
     request.set_recipe_id(run.linker.RecipeId());
     request.set_model_fingerprint(model.fingerprint());
     EPIC_ASSIGN_OR_RETURN(resolved, documents_->Resolve(scope, request));
   }
-  return ExpandPrompt(run.request, run.linker, model, resolved);
+  return resolved;
 }
 
 absl::Status GenerateRouter::TryWorker(const CallScope& scope, const std::string& address,

@@ -40,7 +40,8 @@ class GenerateRouter {
   struct Run;
   absl::Status RunRequest(const CallScope& scope, Run* run);
   absl::StatusOr<std::vector<WorkerView>> CandidatesFor(const CallScope& scope, const std::string& model);
-  absl::StatusOr<ExpandedPrompt> Resolve(const CallScope& scope, const Run& run, const v1::ModelInfo& model);
+  absl::StatusOr<v1::ResolveDocumentsResponse> Resolve(const CallScope& scope, const Run& run,
+                                                       const v1::ModelInfo& model);
   absl::Status TryWorker(const CallScope& scope, const std::string& address, WorkerPool::Placement* placement,
                          const v1::ModelInfo& model, const v1::InferRequest& request, Run* run);
 

@@ -208,6 +208,12 @@ class Expander {
                       QuoteForMessage(reference.document_id()), count, reference.chunk_count(), first));
     }
     if (!expanded_.request.has_recipe()) *expanded_.request.mutable_recipe() = document.recipe();
+    // The tokens of the document before chunk i, as far as any chunk can have seen them.
+    std::vector<int32_t> before;
+    for (int64_t i = 0; i < first; ++i) {
+      const auto& ids = document.chunks(static_cast<int>(i)).token_ids();
+      before.insert(before.end(), ids.begin(), ids.end());
+    }
     for (int64_t i = first; i < end; ++i) {
       const v1::ResolvedChunk& chunk = document.chunks(static_cast<int>(i));
       EPIC_RETURN_IF_ERROR(CountTokens(chunk.token_ids_size()));
@@ -215,7 +221,16 @@ class Expander {
       *out->mutable_chunk() = chunk;
       out->set_document_id(reference.document_id());
       out->set_chunk_index(static_cast<int32_t>(i));
-      expanded_.link_tokens += LinkedTokens(linker_, chunk.token_ids_size());
+      const int32_t context = chunk.context_token_count();
+      if (context < 0 || context > static_cast<int64_t>(before.size())) {
+        return absl::InternalError(
+            fmt::format("cache node {} says that chunk {} of document {} has seen {} tokens of {}", chunk.home(), i,
+                        QuoteForMessage(reference.document_id()), context, before.size()));
+      }
+      out->mutable_context_token_ids()->Add(before.end() - context, before.end());
+      before.insert(before.end(), chunk.token_ids().begin(), chunk.token_ids().end());
+      const bool continues_run = i > first && context > 0 && linker_.kind == LinkerKind::kLegoLink;
+      if (!continues_run) expanded_.link_tokens += LinkedTokens(linker_, chunk.token_ids_size());
       if (!linker_.UsesChunks() || !seen_keys_.insert(chunk.key()).second) continue;
       expanded_.chunk_bytes += static_cast<double>(chunk.block_bytes());
       v1::ResolvedChunk& distinct = expanded_.distinct_chunks.emplace_back();

@@ -155,6 +155,38 @@ TEST(ExpandPromptTest, DocumentsBecomeTheirChunksInPlace) {
   EXPECT_NEAR(expanded->link_tokens, 5 * 4 + 26 / 4.0, 0.1);
 }
 
+// "manual" compiled as a whole: each chunk has seen those before it.
+v1::ResolveDocumentsResponse ResolvedAsAWhole() {
+  v1::ResolveDocumentsResponse resolved = Resolved();
+  for (int i = 0; i < 3; ++i) resolved.mutable_documents(0)->mutable_chunks(i)->set_context_token_count(10 * i);
+  return resolved;
+}
+
+TEST(ExpandPromptTest, ChunksComeWithWhatTheyHaveSeen) {
+  v1::GenerateRequest request = ChatRequest();
+  request.mutable_chat()->mutable_messages(0)->mutable_segments(0)->mutable_document()->set_first_chunk(1);
+  v1::ResolveDocumentsResponse resolved = ResolvedAsAWhole();
+  resolved.mutable_documents(0)->mutable_chunks(2)->set_context_token_count(10);  // its section begins with chunk 1
+  const auto expanded = ExpandPrompt(request, *Linker::Parse("legolink:4"), Model(), resolved);
+  ASSERT_TRUE(expanded.ok()) << expanded.status();
+  const v1::InferMessage& message = expanded->request.messages(0);
+  EXPECT_THAT(message.segments(0).chunk().context_token_ids(), ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9));
+  EXPECT_THAT(message.segments(1).chunk().context_token_ids(), ElementsAre(10, 11, 12, 13, 14, 15, 16, 17, 18, 19));
+
+  resolved.mutable_documents(0)->mutable_chunks(1)->set_context_token_count(11);
+  const absl::Status status = ExpandPrompt(request, *Linker::Parse("naive"), Model(), resolved).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("chunk 1 of document \"manual\" has seen 11 tokens of 10"));
+}
+
+TEST(ExpandPromptTest, OnlyTheFirstChunkOfARunIsRunAgain) {
+  const auto rows = [](const v1::ResolveDocumentsResponse& resolved, const char* linker) {
+    return ExpandPrompt(ChatRequest(), *Linker::Parse(linker), Model(), resolved)->link_tokens;
+  };
+  EXPECT_EQ(rows(Resolved(), "legolink:4") - rows(ResolvedAsAWhole(), "legolink:4"), 8);
+  EXPECT_EQ(rows(Resolved(), "cacheblend:50"), rows(ResolvedAsAWhole(), "cacheblend:50"));
+}
+
 TEST(ExpandPromptTest, WorkAndBytesFollowTheLinker) {
   const auto link_tokens = [](const std::string& linker) {
     v1::GenerateRequest request;

@@ -377,4 +377,9 @@ BlockStoreStats BlockStore::Stats() const {
 
 int BlockStore::memfd() const { return impl_->arena->memfd(); }
 
+std::shared_ptr<const KvBlockView> SharedView(BlockStore::Lease lease) {
+  auto held = std::make_shared<BlockStore::Lease>(std::move(lease));
+  return {held, &held->view()};
+}
+
 }  // namespace epic

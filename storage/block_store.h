@@ -116,6 +116,9 @@ class BlockStore {
   std::unique_ptr<Impl> impl_;
 };
 
+// The lease's view, for those who need no more; it keeps the lease. REQUIRES: the lease is not empty.
+std::shared_ptr<const KvBlockView> SharedView(BlockStore::Lease lease);
+
 }  // namespace epic
 
 #endif  // EPIC_STORAGE_BLOCK_STORE_H_

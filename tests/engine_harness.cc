@@ -109,12 +109,14 @@ void PrintTo(const GoldenModel& model, std::ostream* out) { *out << model.name; 
 EngineHarness::EngineHarness(const std::string& model_path, int threads)
     : file_(OrDie(OpenModelFile(model_path))), backend_(OrDie(CpuBackend::Create(*file_, threads))) {}
 
-ChunkKvPtr EngineHarness::Compile(const std::vector<int32_t>& tokens, const Recipe& recipe, int32_t piece_rows) {
+ChunkKvPtr EngineHarness::Compile(const std::vector<int32_t>& tokens, const Recipe& recipe, int32_t piece_rows,
+                                  std::vector<ChunkKvPtr> context) {
   KvBlockInfo info;
   info.shape = backend_->kv_shape();
   info.model_fingerprint_hex = std::string(64, '0');
   info.token_ids = tokens;
-  ChunkCompilation compilation(info, recipe);
+  if (!CheckContext(info, recipe, context).ok()) std::abort();
+  ChunkCompilation compilation(info, recipe, std::move(context));
   while (compilation.remaining() > 0) {
     RowBatch batch;
     std::vector<int32_t> ids;
@@ -142,7 +144,9 @@ LinkResult EngineHarness::Link(std::vector<PromptSegment> prompt, const std::str
   LinkPlan plan = PlanLink(prompt, linker, recipe);
   if (linker.UsesChunks()) {
     for (PromptSegment& segment : prompt) {
-      if (segment.is_chunk && segment.chunk == nullptr) segment.chunk = Compile(segment.token_ids, recipe);
+      if (segment.is_chunk && segment.chunk == nullptr) {
+        segment.chunk = Compile(segment.token_ids, RecipeBehind(recipe, segment.context_token_ids));
+      }
     }
   }
   for (const int32_t fresh : plan.compile_alone) prompt[fresh].chunk = Compile(prompt[fresh].token_ids, {"plain", {}});

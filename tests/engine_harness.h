@@ -55,7 +55,8 @@ class EngineHarness {
   Backend& backend() { return *backend_; }
   const ModelFile& file() const { return *file_; }
 
-  ChunkKvPtr Compile(const std::vector<int32_t>& tokens, const Recipe& recipe, int32_t piece_rows = 100);
+  ChunkKvPtr Compile(const std::vector<int32_t>& tokens, const Recipe& recipe, int32_t piece_rows = 100,
+                     std::vector<ChunkKvPtr> context = {});
   // `prompt` as segments; chunks without KV are compiled by `recipe`, fresh spans of naive-last too.
   LinkResult Link(std::vector<PromptSegment> prompt, const std::string& linker, const Recipe& recipe = {"plain", {}},
                   int32_t first_position = 0, int32_t piece_rows = 64);

@@ -21,6 +21,7 @@ std::vector<PromptSegment> ReadPrompt(const nlohmann::json& entry, Recipe& recip
   for (const auto& segment : entry["segments"]) {
     prompt.push_back({segment["tokens"], segment["kind"] == "chunk", nullptr});
     if (segment.contains("prefix")) recipe = {"behind-context", segment["prefix"]};
+    if (segment.contains("context")) prompt.back().context_token_ids = segment["context"].get<std::vector<int32_t>>();
   }
   return prompt;
 }

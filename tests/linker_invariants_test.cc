@@ -91,6 +91,40 @@ TEST_P(LinkerInvariantsTest, AChunkCompiledBehindItsContextAndMovedIsExact) {
   }
 }
 
+// Chunks of one document, compiled one behind the other over the blocks of those before, and linked as they stand in
+// it: nothing is lost, wherever the prompt stands.
+TEST_P(LinkerInvariantsTest, ADocumentCompiledInPlaceBehindItsBeginningIsExact) {
+  const PromptSegment start = Fresh(3);
+  const Recipe behind_start{"plain", start.token_ids};
+  std::vector<PromptSegment> prompt = {start};
+  std::vector<ChunkKvPtr> blocks;
+  std::vector<int32_t> seen;
+  for (const int32_t length : {70, 33, 128, 64}) {
+    PromptSegment chunk = Chunk(length);
+    chunk.context_token_ids = seen;
+    chunk.chunk = engine_.Compile(chunk.token_ids, RecipeBehind(behind_start, seen), 50, blocks);
+    blocks.push_back(chunk.chunk);
+    seen.insert(seen.end(), chunk.token_ids.begin(), chunk.token_ids.end());
+    prompt.push_back(std::move(chunk));
+  }
+  prompt.push_back(Fresh(20));
+  const LinkResult full = engine_.Link(prompt, "full");
+  for (const int32_t moved : {0, 1000}) {
+    for (const char* linker : {"naive", "legolink:16"}) {
+      const LinkResult linked = engine_.Link(prompt, linker, behind_start, moved);
+      EXPECT_EQ(linked.selected.size(), 23u) << linker;
+      ExpectSame(linked, full);
+    }
+  }
+  // Only some of the blocks are there: what they leave out runs.
+  for (const std::vector<ChunkKvPtr>& held :
+       {std::vector<ChunkKvPtr>{}, {blocks[0]}, {blocks[1], blocks[2]}, {blocks[2]}}) {
+    prompt[4].chunk =
+        engine_.Compile(prompt[4].token_ids, RecipeBehind(behind_start, prompt[4].context_token_ids), 50, held);
+    ExpectSame(engine_.Link(prompt, "naive", behind_start), full);
+  }
+}
+
 TEST_P(LinkerInvariantsTest, MovingThePromptChangesNothing) {
   const auto prompt = TypicalPrompt();
   for (const char* linker :

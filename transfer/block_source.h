@@ -31,10 +31,11 @@ struct LocateQuery {
   std::string request_id;
   std::string traceparent;
   std::string model_fingerprint_hex;
-  Recipe recipe;
+  Recipe recipe;  // of chunks without context
   struct Chunk {
     ChunkKey key;
     std::vector<int32_t> token_ids;
+    std::vector<int32_t> context_token_ids = {};  // of its document, that it is compiled in sight of (RecipeBehind)
   };
   std::vector<Chunk> chunks;
   bool compile_missing = true;

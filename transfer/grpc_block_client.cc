@@ -140,6 +140,7 @@ absl::StatusOr<std::vector<std::unique_ptr<LocatedBlock>>> GrpcBlockClient::Loca
     v1::ChunkRef* reference = request.add_chunks();
     reference->set_key(std::string(chunk.key.AsBytes()));
     reference->mutable_token_ids()->Add(chunk.token_ids.begin(), chunk.token_ids.end());
+    reference->mutable_context_token_ids()->Add(chunk.context_token_ids.begin(), chunk.context_token_ids.end());
   }
   request.set_compile_missing(query.compile_missing);
   request.set_lease_ms(options_.lease.count());

@@ -91,6 +91,12 @@ def random_rows(tokens: list[int], candidates: list[int], count: int) -> list[in
     return sorted(chosen)
 
 
+def continues_run(segments: list[Segment], index: int) -> bool:
+    """Whether a chunk stands behind the chunk that it has seen last, which had seen all that it has seen before."""
+    before = segments[index - 1]
+    return before.kind == "chunk" and segments[index].prefix == before.prefix + before.tokens
+
+
 class DenseLinker:
     def __init__(self, sizes: Sizes, weights: dict[str, torch.Tensor], precision: Precision = Precision.EXACT):
         self.sizes = sizes
@@ -233,11 +239,11 @@ class DenseLinker:
             return [total - 1]
         heads = int(argument) if name == "legolink" else 0
         rows, begin = [], 0
-        for segment in segments:
+        for index, segment in enumerate(segments):
             length = len(segment.tokens)
             if segment.kind == "fresh":
                 rows += range(begin, begin + length)
-            elif begin > 0:
+            elif begin > 0 and not continues_run(segments, index):
                 rows += range(begin, begin + min(heads, length))
             begin += length
         if name == "random":

@@ -21,6 +21,9 @@ from dense_linker import MAX_LOGIT_ROWS, DenseLinker, Precision, Segment
 WHOLE_CHUNKS = "legolink:1000000"
 LINKERS = ["full", "naive", "naive-last", "cacheblend:15", "legolink:0", "legolink:1", "legolink:2", "legolink:16",
            "random:30", WHOLE_CHUNKS]
+RUNS = "document-runs"
+# Those that only an own recipe, or chunks without a run, make sense for.
+NOT_FOR_RUNS = {"legolink:0", WHOLE_CHUNKS}
 SHIFT = 5000
 CONTEXT_SHIFT = 777
 TINY_LONG_CHUNK_SEED = 126
@@ -65,7 +68,19 @@ def random_cases(build: Builder, long_chunk_seed: int) -> dict[str, list[Segment
         "adjacent-chunks": [r("fresh", 6, 40), r("chunk", 100, 41), r("chunk", 17, 42), r("chunk", 16, 43),
                             r("chunk", 120, 107), r("chunk", 1, 45), question],
         "chunk-behind-its-context": [context, r("chunk", 220, 51, context.tokens), question],
+        RUNS: document_runs(head, [r("chunk", 60, 70), r("chunk", 45, 71), r("chunk", 80, 72), r("chunk", 33, 73)],
+                            r("fresh", 11, 74), r("chunk", 40, 75), question),
     }
+
+
+def document_runs(head, chunks, between, other, question) -> list[Segment]:
+    """Chunks that have each seen those before it: three as in their document, two from its middle, and one behind a
+    chunk that it has not seen."""
+    seen, document = (), []
+    for chunk in chunks:
+        document.append(Segment("chunk", chunk.tokens, seen))
+        seen += chunk.tokens
+    return [head, *document[:3], between, *document[2:], other, document[1], question]
 
 
 def text_cases(build: Builder) -> dict[str, list[Segment]]:
@@ -78,6 +93,8 @@ def text_cases(build: Builder) -> dict[str, list[Segment]]:
         "starts-with-chunk": [minutes, build.fresh("\nAnd the manual:\n"), build.chunk(golden_format.MANUAL_TEXT),
                               build.chunk(golden_format.NOTE_TEXT), build.fresh(SECOND_QUESTION_TEXT)],
         "chunk-behind-its-context": [context, Segment("chunk", report.tokens, context.tokens), question],
+        RUNS: document_runs(head, [report, minutes, build.chunk(golden_format.NOTE_TEXT), build.chunk("Page 7 of 12\n")],
+                            build.fresh("\nAnd from the council:\n"), build.chunk(golden_format.MANUAL_TEXT), question),
     }
 
 
@@ -195,7 +212,10 @@ def check_one_chunk_at_the_start(exact: DenseLinker, build: Builder, sinks) -> N
 def golden_case(linkers, name: str, segments: list[Segment], sinks, ids, chosen: list[str]) -> dict:
     """All linkers for one prompt; a chunk with a context of its own: `naive` alone, which must then equal `full`."""
     exact = linkers[Precision.EXACT]
-    has_context = any(segment.prefix for segment in segments)
+    has_runs = name == RUNS
+    has_context = any(segment.prefix for segment in segments) and not has_runs
+    chosen = [linker for linker in chosen if not (has_runs and linker in NOT_FOR_RUNS)]
+    field = "context" if has_runs else "prefix"
     total = sum(len(segment.tokens) for segment in segments)
     print(f"{name}: {total} tokens", flush=True)
     results, last = [], {}
@@ -212,14 +232,14 @@ def golden_case(linkers, name: str, segments: list[Segment], sinks, ids, chosen:
         "name": name,
         "token_count": total,
         "segments": [
-            {"kind": s.kind, "tokens": list(s.tokens), **({"prefix": list(s.prefix)} if s.prefix else {})}
+            {"kind": s.kind, "tokens": list(s.tokens), **({field: list(s.prefix)} if s.prefix else {})}
             for s in segments
         ],
     }
     if has_context:
         shift = CONTEXT_SHIFT
         require_equal("behind its context, naive is full", last["naive"], last["full"])
-    else:
+    elif not has_runs:
         shift = SHIFT
         whole = exact.link(segments, WHOLE_CHUNKS, sinks).logits[-1]
         require_equal("whole chunks recomputed, legolink is full", whole, last["full"])
