@@ -38,7 +38,7 @@ std::string ShadowTable(const ClusterStatus& status) {
                     fmt::format("{:.4f}", figures.mean_kl), figures.problem});
     }
   }
-  return is_empty ? "" : "\n" + table.ToString();
+  return is_empty ? "" : fmt::format("\n{}", table.ToString());
 }
 
 double Milliseconds(int64_t microseconds) { return static_cast<double>(microseconds) / 1e3; }

@@ -338,8 +338,12 @@ void FakeEngine::HoldLinker(LinkerKind kind) {
 
 void FakeEngine::WaitForHeld(size_t count) {
   MutexLock lock(mutex_);
-  const auto is_held = [this](const std::shared_ptr<Job>& job) { return IsHeld(*job) && !job->must_end(); };
-  while (static_cast<size_t>(std::count_if(jobs_.begin(), jobs_.end(), is_held)) < count) changed_.Wait(mutex_);
+  while (true) {
+    size_t held = 0;
+    for (const auto& job : jobs_) held += IsHeld(*job) && !job->must_end() ? 1 : 0;
+    if (held >= count) return;
+    changed_.Wait(mutex_);
+  }
 }
 
 void FakeEngine::SetFirstTokenCandidates(LinkerKind kind, std::vector<std::pair<int32_t, float>> candidates) {
