@@ -126,6 +126,21 @@ TEST_F(ShadowChecksTest, WaitsWhileARequestOfTheWorkerRuns) {
   EXPECT_EQ(engine_.company_max(LinkerKind::kFull), 0U) << "it ran alone";
 }
 
+// Then the engine has nothing to do, and the request will want it at any moment.
+TEST_F(ShadowChecksTest, WaitsWhileARequestsChunksAreBrought) {
+  PutAtNode(3);
+  faulty_->SetFaults({.hold_locates = true});
+  auto loading = worker_->Infer(Question({3}));
+  faulty_->WaitForHeldCalls(1);
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(Ask(Asking("naive")).status.ok());
+  EXPECT_EQ(worker_->Status().shadow_waiting_checks, 3U);
+  EXPECT_EQ(engine_.generations(LinkerKind::kFull), 0);
+  faulty_->SetFaults({});
+  EXPECT_TRUE(ReadAnswer(loading.get()).status.ok());
+  observer_.WaitForShadowChecks(4);
+  EXPECT_EQ(observer_.WaitForShadowInterruptions(0), 0) << "none was begun that a request could have ended";
+}
+
 // A cache node may share the engine: its work goes first as well.
 TEST_F(ShadowChecksTest, WaitsWhileTheEngineWorksForOthers) {
   engine_.HoldLinker(LinkerKind::kPrefix);
