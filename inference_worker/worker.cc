@@ -142,7 +142,7 @@ absl::Status Worker::Admit(const CallPtr& call) {
     call->finished_ = false;
   }
   shadow_.RequestArrived();  // before anything can end it
-  const absl::Status queued = Enqueue(call);
+  absl::Status queued = Enqueue(call);
   if (!queued.ok()) shadow_.RequestEnded();
   return queued;
 }
