@@ -155,6 +155,15 @@ struct ModelDescription {
   std::string chat_template_refusal;
 };
 
+// What a worker's shadow checks say of a linker: how its answers agree with full recompute while it serves.
+struct ShadowFigures {
+  std::string linker;
+  int32_t checks = 0;  // over how many of its last ones
+  double first_token_agreement = 0;
+  double mean_kl = 0;   // nats
+  std::string problem;  // each figure that is worse than a verdict allows, beside its threshold; empty: none is
+};
+
 struct MemberStatus {
   std::string role;  // "cache node" or "worker"
   std::string address;
@@ -168,6 +177,7 @@ struct MemberStatus {
   int64_t running = 0;  // leases, or requests
   int64_t waiting = 0;
   double tokens_per_second = 0;
+  std::vector<ShadowFigures> shadow;  // of a worker
 };
 
 struct ClusterStatus {

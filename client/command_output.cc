@@ -1,6 +1,7 @@
 #include "client/command_output.h"
 
 #include <ctime>
+#include <utility>
 
 #include "client/table.h"
 #include "fmt/format.h"
@@ -18,6 +19,26 @@ std::string FormatTime(int64_t unix_ms) {
   char text[32];
   std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &parts);
   return text;
+}
+
+// How linked answers agree with full recompute, behind an empty line; nothing where no worker has checked any.
+std::string ShadowTable(const ClusterStatus& status) {
+  Table table({{"worker", Align::kLeft},
+               {"linker", Align::kLeft},
+               {"shadow checks", Align::kRight},
+               {"first token agrees", Align::kRight},
+               {"mean KL, nats", Align::kRight},
+               {"problem", Align::kLeft}});
+  bool is_empty = true;
+  for (const MemberStatus& member : status.members) {
+    for (const ShadowFigures& figures : member.shadow) {
+      is_empty = false;
+      table.AddRow({member.address, figures.linker, std::to_string(figures.checks),
+                    fmt::format("{:.1f} %", 100 * figures.first_token_agreement),
+                    fmt::format("{:.4f}", figures.mean_kl), figures.problem});
+    }
+  }
+  return is_empty ? "" : fmt::format("\n{}", table.ToString());
 }
 
 double Milliseconds(int64_t microseconds) { return static_cast<double>(microseconds) / 1e3; }
@@ -95,6 +116,14 @@ nlohmann::json ToJson(const ClusterStatus& status) {
   nlohmann::json json{
       {"version", status.version}, {"uptime_ms", status.uptime_ms}, {"members", nlohmann::json::array()}};
   for (const MemberStatus& member : status.members) {
+    nlohmann::json shadow = nlohmann::json::array();
+    for (const ShadowFigures& figures : member.shadow) {
+      shadow.push_back({{"linker", figures.linker},
+                        {"checks", figures.checks},
+                        {"first_token_agreement", figures.first_token_agreement},
+                        {"mean_kl", figures.mean_kl},
+                        {"problem", figures.problem}});
+    }
     json["members"].push_back({{"role", member.role},
                                {"address", member.address},
                                {"health", member.health},
@@ -106,7 +135,8 @@ nlohmann::json ToJson(const ClusterStatus& status) {
                                {"queued", member.queued},
                                {"running", member.running},
                                {"waiting", member.waiting},
-                               {"prefill_tokens_per_second", member.tokens_per_second}});
+                               {"prefill_tokens_per_second", member.tokens_per_second},
+                               {"shadow", std::move(shadow)}});
   }
   return json;
 }
@@ -181,7 +211,8 @@ std::string StatusTable(const ClusterStatus& status) {
                           : fmt::format("{} requests, {} tokens", member.waiting, member.queued),
                   is_node ? "" : fmt::format("{:.0f}", member.tokens_per_second), member.model});
   }
-  return fmt::format("EPIC {}, up {} s\n\n", status.version, status.uptime_ms / 1000) + table.ToString();
+  return fmt::format("EPIC {}, up {} s\n\n", status.version, status.uptime_ms / 1000) + table.ToString() +
+         ShadowTable(status);
 }
 
 std::string AnswerSummary(const Answer& answer) {

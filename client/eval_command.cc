@@ -67,6 +67,7 @@ absl::StatusOr<OwnProcess> StartOwnProcess(const EvalSubjectOptions& options) {
   process.engine.model_path = options.model;
   process.engine.threads = options.threads;
   process.worker.allowed_linkers = {"all"};  // what is to be measured cannot wait for a verdict
+  process.worker.worker.shadow_share = 0;    // nothing runs beside what is timed
   EPIC_ASSIGN_OR_RETURN(own.epic, OneProcess::Start(process, nullptr));
   return own;
 }

@@ -78,7 +78,7 @@ absl::StatusOr<eval::TrialResult> EvalSubject::Ask(const eval::Trial& trial) {
   result.token_ids = std::move(answer.token_ids);
   result.stopped = answer.finish_reason == "stop";
   for (const std::vector<TokenLogprob>& top : answer.top_logprobs) {
-    std::vector<eval::TokenProbability>& taken = result.top.emplace_back();
+    std::vector<TokenProbability>& taken = result.top.emplace_back();
     for (const TokenLogprob& token : top) taken.push_back({token.id, token.logprob});
   }
   result.usage = {answer.prompt_tokens, answer.cached_tokens, answer.selected_tokens, answer.recomputed_tokens,

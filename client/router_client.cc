@@ -110,6 +110,10 @@ MemberStatus FromProto(const v1::WorkerStatus& worker) {
   member.running = worker.running_requests();
   member.waiting = worker.waiting_requests();
   member.tokens_per_second = worker.prefill_tokens_per_second();
+  for (const v1::ShadowFigures& figures : worker.shadow()) {
+    member.shadow.push_back(
+        {figures.linker(), figures.checks(), figures.first_token_agreement(), figures.mean_kl(), figures.problem()});
+  }
   return member;
 }
 

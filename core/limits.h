@@ -47,6 +47,17 @@ inline constexpr int kWatchesMax = 128;
 inline constexpr size_t kSchedulerRequestsMax = 1024;
 // Documents waiting to be compiled on one node: more are kept in the manifest and picked up as the queue drains.
 inline constexpr size_t kCompileQueueMax = 65536;
+// Shadow checks of one worker that wait until it is idle, and the bytes of their token ids and probabilities: a picture
+// of the recent past is enough, the oldest go first. A prompt of a million tokens still fits.
+inline constexpr size_t kShadowQueueMax = 64;
+inline constexpr size_t kShadowQueueBytesMax = 16u << 20;
+// From the answer's first token to the end of its shadow check. Older ones say little about now.
+inline constexpr int64_t kShadowCheckMsMax = 600'000;
+// How often one shadow check is started: a worker that is never idle for long enough gives it up.
+inline constexpr int32_t kShadowStartsMax = 3;
+// Of how many of a linker's last shadow checks a worker tells, and of how many linkers, those checked last.
+inline constexpr size_t kShadowWindowChecks = 256;
+inline constexpr size_t kShadowLinkersMax = 16;
 // Deadlines, where the caller set none.
 inline constexpr int64_t kControlDeadlineMsDefault = 10'000;    // create, get, list, delete, status
 inline constexpr int64_t kGenerateDeadlineMsDefault = 600'000;  // a long prompt on a slow CPU

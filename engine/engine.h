@@ -83,6 +83,11 @@ struct GenerationRequest {
   int32_t top_logprobs = 0;
   bool logprobs = false;
   bool record_selection = false;
+  // The likeliest first tokens, at most this many, for whoever compares linkers: told once, before the first on_token
+  // and also where that token ends the answer, whatever of the distribution the client asked for. 0: not told.
+  int32_t first_token_candidates = 0;
+  // Most likely first, with log-probabilities. Not called where the request ends before its first token.
+  std::function<void(std::vector<std::pair<int32_t, float>>)> on_first_token_candidates;
   // Rows that requests ran are kept for later ones with the same salt, and for no others: the tenant.
   std::string cache_salt;
   // False: neither uses rows that were kept nor keeps its own. For measurements of what a linker costs.

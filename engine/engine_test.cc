@@ -97,6 +97,24 @@ TEST_F(EngineTest, AContinuationIsScored) {
   }
 }
 
+TEST_F(EngineTest, CandidatesOfTheFirstTokenAreToldOnceWhateverTheClientAskedFor) {
+  GenerationRequest request = Request("full");
+  const Outcome plain = Run(request);
+  request.first_token_candidates = 5;
+  std::vector<std::pair<int32_t, float>> told;
+  int times = 0;
+  request.on_first_token_candidates = [&](std::vector<std::pair<int32_t, float>> candidates) {
+    told = std::move(candidates);
+    ++times;
+  };
+  EXPECT_EQ(Run(std::move(request)).ids, plain.ids);
+  EXPECT_EQ(times, 1);
+  ASSERT_EQ(told.size(), 5u);
+  EXPECT_EQ(told[0].first, plain.ids[0]);  // greedy
+  EXPECT_EQ(told[0].second, plain.logprobs[0]);
+  for (size_t i = 1; i < told.size(); ++i) EXPECT_LE(told[i].second, told[i - 1].second);
+}
+
 // A token may be a part of a character; what is shown goes through messages that carry text only.
 TEST_F(EngineTest, TheTextOfAScoredContinuationIsWholeCharacters) {
   const std::vector<int32_t> ids = engine_->tokenizer().EncodeText("caf\u00e9 \U0001F642")->ids;

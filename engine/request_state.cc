@@ -248,6 +248,9 @@ void RequestState::EmitToken(int32_t id, std::span<const float> logits, const st
 
 void RequestState::AcceptLogits(std::span<const float> logits, SteadyTime now) {
   const bool is_first = generated_.empty();
+  if (is_first && request_.first_token_candidates > 0) {
+    request_.on_first_token_candidates(MostLikely(logits, request_.first_token_candidates));
+  }
   if (!request_.continuation.empty()) {
     next_token_ = request_.continuation[generated_.size()];
     EmitToken(next_token_, logits, decoder_.Push(next_token_));

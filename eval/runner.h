@@ -26,8 +26,6 @@
 namespace epic::eval {
 
 inline constexpr int32_t kReferencePositions = 16;
-// Of how many of the likeliest tokens two distributions are compared one by one; the rest is one class.
-inline constexpr int32_t kComparedTokens = 2048;
 
 // A linker as a run is told: what engine/linker.h parses, or `random:=legolink:<k>` and `cacheblend:=legolink:<k>`,
 // which choose in each example as many chunk tokens as that LegoLink recomputes in it.

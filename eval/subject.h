@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "eval/divergence.h"
+#include "core/divergence.h"
 
 namespace epic::eval {
 

@@ -155,6 +155,14 @@ absl::StatusOr<std::shared_ptr<Engine::Handle>> FakeEngine::Generate(GenerationR
   }
   {
     MutexLock lock(mutex_);
+    LinkerUse& use = linkers_[request.linker.kind];
+    ++use.generations;
+    use.company_max = std::max(use.company_max, jobs_.size());
+    use.last_prompt.clear();
+    for (const PromptSegment& segment : request.prompt) {
+      use.last_prompt.insert(use.last_prompt.end(), segment.token_ids.begin(), segment.token_ids.end());
+    }
+    if (!use.error.ok()) return use.error;
     last_cache_salt_ = request.reuses_rows ? std::optional(request.cache_salt) : std::nullopt;
   }
   auto job = std::make_shared<Job>();
@@ -181,10 +189,14 @@ absl::StatusOr<std::shared_ptr<Engine::Handle>> FakeEngine::Add(std::shared_ptr<
   return handle;
 }
 
+bool FakeEngine::IsHeld(const Job& job) const {
+  return held_ || (job.generation.has_value() && job.generation->linker.kind == held_linker_);
+}
+
 std::shared_ptr<FakeEngine::Job> FakeEngine::NextJob() {
   // Round robin over the jobs; while held, only those that must end.
   for (auto it = jobs_.begin(); it != jobs_.end(); ++it) {
-    if (held_ && !(*it)->must_end()) continue;
+    if (IsHeld(**it) && !(*it)->must_end()) continue;
     std::shared_ptr<Job> job = *it;
     jobs_.erase(it);
     jobs_.push_back(job);
@@ -263,6 +275,14 @@ bool FakeEngine::Step(Job* job, const absl::Status& compile_error) {
     stats.queue_us = 1;
     stats.link_us = 2;
     stats.first_token_us = 3;
+    if (request.first_token_candidates > 0) {
+      std::vector<std::pair<int32_t, float>> candidates;
+      {
+        MutexLock lock(mutex_);
+        candidates = linkers_[request.linker.kind].candidates;
+      }
+      request.on_first_token_candidates(std::move(candidates));
+    }
   }
   const int32_t scored = static_cast<int32_t>(request.continuation.size());
   GeneratedToken token;
@@ -275,7 +295,7 @@ bool FakeEngine::Step(Job* job, const absl::Status& compile_error) {
   }
   token.logprob = -0.5F;
   for (int32_t i = 0; i < std::min(request.top_logprobs, kVocabSize); ++i) token.top.emplace_back(i, -1.0F - i);
-  request.on_token(token);
+  if (request.on_token) request.on_token(token);
   ++stats.completion_tokens;
   const bool scored_all = scored > 0 && stats.completion_tokens == scored;
   const bool stopped = scored == 0 && !request.ignore_end_of_turn && stats.completion_tokens == options_.answer_tokens;
@@ -307,7 +327,33 @@ void FakeEngine::Hold() {
 void FakeEngine::Release() {
   MutexLock lock(mutex_);
   held_ = false;
+  held_linker_.reset();
   changed_.NotifyAll();
+}
+
+void FakeEngine::HoldLinker(LinkerKind kind) {
+  MutexLock lock(mutex_);
+  held_linker_ = kind;
+}
+
+void FakeEngine::WaitForHeld(size_t count) {
+  MutexLock lock(mutex_);
+  while (true) {
+    size_t held = 0;
+    for (const auto& job : jobs_) held += IsHeld(*job) && !job->must_end() ? 1 : 0;
+    if (held >= count) return;
+    changed_.Wait(mutex_);
+  }
+}
+
+void FakeEngine::SetFirstTokenCandidates(LinkerKind kind, std::vector<std::pair<int32_t, float>> candidates) {
+  MutexLock lock(mutex_);
+  linkers_[kind].candidates = std::move(candidates);
+}
+
+void FakeEngine::SetGenerateError(LinkerKind kind, absl::Status status) {
+  MutexLock lock(mutex_);
+  linkers_[kind].error = std::move(status);
 }
 
 void FakeEngine::WaitForJobs(size_t count) {
@@ -323,6 +369,24 @@ void FakeEngine::SetCompileError(absl::Status status) {
 int64_t FakeEngine::compilations() const {
   MutexLock lock(mutex_);
   return compilations_;
+}
+
+int64_t FakeEngine::generations(LinkerKind kind) const {
+  MutexLock lock(mutex_);
+  const auto found = linkers_.find(kind);
+  return found == linkers_.end() ? 0 : found->second.generations;
+}
+
+size_t FakeEngine::company_max(LinkerKind kind) const {
+  MutexLock lock(mutex_);
+  const auto found = linkers_.find(kind);
+  return found == linkers_.end() ? 0 : found->second.company_max;
+}
+
+std::vector<int32_t> FakeEngine::last_prompt(LinkerKind kind) const {
+  MutexLock lock(mutex_);
+  const auto found = linkers_.find(kind);
+  return found == linkers_.end() ? std::vector<int32_t>() : found->second.last_prompt;
 }
 
 std::optional<std::string> FakeEngine::last_cache_salt() const {

@@ -10,10 +10,12 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -52,6 +54,14 @@ class FakeEngine : public Engine {
   // While held, nothing runs; cancellations and deadlines still take effect.
   void Hold();
   void Release();
+  // Requests for this linker do not run until Release; cancellations and deadlines still take effect.
+  void HoldLinker(LinkerKind kind);
+  // Waits until this many requests for the held linker are with the engine.
+  void WaitForHeld(size_t count);
+  // What requests for this linker are told as first_token_candidates from now on. At first every linker's are alike.
+  void SetFirstTokenCandidates(LinkerKind kind, std::vector<std::pair<int32_t, float>> candidates);
+  // Every request for this linker from now on is refused with it.
+  void SetGenerateError(LinkerKind kind, absl::Status status);
   // Waits until this many requests and compile jobs together are with the engine.
   void WaitForJobs(size_t count);
   // Every compilation from now on ends with it; OK: they succeed again.
@@ -59,6 +69,11 @@ class FakeEngine : public Engine {
 
   int64_t compilations() const;  // that were asked for
   int64_t urgent_compilations() const;
+  // How many requests for this linker came, and the most that was with the engine when one did.
+  int64_t generations(LinkerKind kind) const;
+  size_t company_max(LinkerKind kind) const;
+  // Token ids of the last prompt for this linker.
+  std::vector<int32_t> last_prompt(LinkerKind kind) const;
   // Of the request that came last: its salt, or nothing where it must neither use nor leave rows.
   std::optional<std::string> last_cache_salt() const;
 
@@ -80,7 +95,18 @@ class FakeEngine : public Engine {
   mutable Mutex mutex_;
   CondVar changed_;
   std::deque<std::shared_ptr<Job>> jobs_ EPIC_GUARDED_BY(mutex_);
+  struct LinkerUse {
+    int64_t generations = 0;
+    size_t company_max = 0;
+    std::vector<int32_t> last_prompt;
+    std::vector<std::pair<int32_t, float>> candidates = {{'x', -0.5F}, {'y', -1.5F}, {'z', -2.5F}};
+    absl::Status error;
+  };
+  bool IsHeld(const Job& job) const EPIC_REQUIRES(mutex_);
+
   bool held_ EPIC_GUARDED_BY(mutex_) = false;
+  std::optional<LinkerKind> held_linker_ EPIC_GUARDED_BY(mutex_);
+  std::map<LinkerKind, LinkerUse> linkers_ EPIC_GUARDED_BY(mutex_);
   bool stopping_ EPIC_GUARDED_BY(mutex_) = false;
   absl::Status compile_error_ EPIC_GUARDED_BY(mutex_);
   EngineLoad load_ EPIC_GUARDED_BY(mutex_);

@@ -225,6 +225,14 @@ v1::GetWorkerStatusResponse StatusToResponse(const WorkerStatus& status, const E
     sent->set_passes(verdict.passes);
     sent->set_reason(verdict.reason);
   }
+  for (const ShadowFigures& figures : status.shadow) {
+    v1::ShadowFigures* sent = response.add_shadow();
+    sent->set_linker(figures.linker);
+    sent->set_checks(figures.checks);
+    sent->set_first_token_agreement(figures.first_token_agreement);
+    sent->set_mean_kl(figures.mean_kl);
+    sent->set_problem(figures.problem);
+  }
   response.mutable_allowed_linkers()->Add(gate.allowed().begin(), gate.allowed().end());
   return response;
 }

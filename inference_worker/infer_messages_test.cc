@@ -185,6 +185,7 @@ TEST(InferMessagesTest, StatusAddsWhatIsOnItsWayToTheEngine) {
   status.engine.queued_tokens = 100;
   status.loading_requests = 2;
   status.loading_rows = 50;
+  status.shadow = {{"legolink:2", 20, 0.75, 0.5, "too far"}};
   const LinkerGate gate = *LinkerGate::Create({JudgeLinker("naive", "plain", 12, 0.5, 0.25, {})}, {"legolink:2"});
   const v1::GetWorkerStatusResponse response = StatusToResponse(status, engine, gate);
   ASSERT_EQ(response.linker_verdicts_size(), 1);
@@ -196,6 +197,12 @@ TEST(InferMessagesTest, StatusAddsWhatIsOnItsWayToTheEngine) {
   EXPECT_FALSE(response.linker_verdicts(0).passes());
   EXPECT_EQ(response.linker_verdicts(0).reason(), gate.verdicts()[0].reason);
   EXPECT_THAT(response.allowed_linkers(), ElementsAre("legolink:2"));
+  ASSERT_EQ(response.shadow_size(), 1);
+  EXPECT_EQ(response.shadow(0).linker(), "legolink:2");
+  EXPECT_EQ(response.shadow(0).checks(), 20);
+  EXPECT_EQ(response.shadow(0).first_token_agreement(), 0.75);
+  EXPECT_EQ(response.shadow(0).mean_kl(), 0.5);
+  EXPECT_EQ(response.shadow(0).problem(), "too far");
   EXPECT_EQ(response.waiting_requests(), 3);
   EXPECT_EQ(response.queued_tokens(), 150);
   EXPECT_EQ(response.sink_token_ids_size(), 4);

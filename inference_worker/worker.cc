@@ -74,6 +74,9 @@ absl::Status WorkerOptions::Validate() const {
   if (requests_max < 1 || requests_max > static_cast<int32_t>(kSchedulerRequestsMax)) {
     note(fmt::format("requests_max is {}; it must be between 1 and {}", requests_max, kSchedulerRequestsMax));
   }
+  if (!(shadow_share >= 0 && shadow_share <= 1)) {
+    note(fmt::format("shadow_share is {}; it must be between 0 and 1", shadow_share));
+  }
   if (nodes.homes_in_parallel_max < 1) {
     note(fmt::format("homes_in_parallel_max is {}; it must be at least 1", nodes.homes_in_parallel_max));
   }
@@ -103,9 +106,11 @@ Worker::Worker(const WorkerOptions& options, Engine* engine, std::shared_ptr<Blo
       sources_(std::move(sources)),
       memory_(std::move(cache), options.heap_bytes_max),
       nodes_(options.nodes, engine->fingerprint_hex(), &sources_, &memory_, observer),
-      loader_(engine, &nodes_, &memory_, observer) {}
+      loader_(engine, &nodes_, &memory_, observer),
+      shadow_(options.shadow_share, engine, observer) {}
 
 Worker::~Worker() {
+  shadow_.Stop();
   std::set<CallPtr> active;
   {
     MutexLock lock(mutex_);
@@ -148,6 +153,13 @@ absl::Status Worker::Admit(const CallPtr& call) {
     MutexLock lock(call->mutex_);
     call->finished_ = false;
   }
+  shadow_.RequestArrived();  // before anything can end it
+  absl::Status queued = Enqueue(call);
+  if (!queued.ok()) shadow_.RequestEnded();
+  return queued;
+}
+
+absl::Status Worker::Enqueue(const CallPtr& call) {
   MutexLock lock(mutex_);
   if (stopping_) return absl::UnavailableError("the worker is stopping; ask another one");
   if (active_.size() >= static_cast<size_t>(options_.requests_max)) {
@@ -311,6 +323,7 @@ absl::Status Worker::Start(const CallPtr& call) {
   request.on_done = [this, call](const absl::Status& status, FinishReason reason, const GenerationStats& stats) {
     OnDone(call, status, reason, stats);
   };
+  shadow_.MayFollow(job, &request);
   // The engine counts the request from here on, so that Status shows it once.
   LeaveLoading(call);
   EPIC_ASSIGN_OR_RETURN(std::shared_ptr<Engine::Handle> handle, engine_->Generate(std::move(request)));
@@ -433,6 +446,7 @@ void Worker::Finish(const CallPtr& call, absl::Status status, JobFinal final) {
   }
   observer_->OnRequest(call->linker_.kind, status.code());
   LeaveLoading(call);  // before its reader can know of the end and look
+  shadow_.RequestEnded();
   call->stream_.Close(std::move(status), std::move(final));
   MutexLock lock(mutex_);
   std::erase(overflowed_, call);
@@ -446,6 +460,17 @@ void Worker::Finish(const CallPtr& call, absl::Status status, JobFinal final) {
 WorkerStatus Worker::Status() const {
   WorkerStatus status;
   status.engine = engine_->Load();
+  ShadowStatus shadow = shadow_.Status();
+  if (shadow.running_rows > 0) {
+    // It runs where there is no request, and the next one ends it: nothing that anybody waits for. Some of its rows may
+    // have run already, so this hides as many rows of a compile job that came meanwhile.
+    int64_t& requests =
+        status.engine.running_requests > 0 ? status.engine.running_requests : status.engine.waiting_requests;
+    requests = std::max<int64_t>(0, requests - 1);
+    status.engine.queued_tokens = std::max<int64_t>(0, status.engine.queued_tokens - shadow.running_rows);
+  }
+  status.shadow = std::move(shadow.figures);
+  status.shadow_waiting_checks = shadow.waiting_checks;
   status.cache = memory_.CacheStats();
   status.heap_bytes = memory_.heap_bytes();
   status.pull_bytes_per_second = nodes_.bytes_per_second();

@@ -40,6 +40,7 @@
 #include "inference_worker/infer_job.h"
 #include "inference_worker/node_reader.h"
 #include "inference_worker/response_stream.h"
+#include "inference_worker/shadow_checks.h"
 #include "inference_worker/worker_observer.h"
 #include "storage/block_store.h"
 
@@ -56,6 +57,9 @@ struct WorkerOptions {
   // Requests in any state; beyond it they are refused. In [1, kSchedulerRequestsMax].
   int32_t requests_max = static_cast<int32_t>(kSchedulerRequestsMax);
   NodeReaderOptions nodes;
+  // Of the linked answers that are checked against full recompute when the worker is idle (shadow_checks.h). In [0, 1];
+  // 0: none.
+  double shadow_share = 0.01;
   // Which linkers requests get.
   LinkerGate gate;
 
@@ -65,7 +69,7 @@ struct WorkerOptions {
 
 // What the worker is busy with, for routers and for `epic status`.
 struct WorkerStatus {
-  EngineLoad engine;
+  EngineLoad engine;             // without a shadow check, which gives way to every request
   int64_t loading_requests = 0;  // accepted and not with the engine yet
   int64_t loading_rows = 0;      // rows that they will ask of the engine, estimated
   BlockStoreStats cache;
@@ -73,6 +77,8 @@ struct WorkerStatus {
   double pull_bytes_per_second = 0;
   uint64_t requests_total = 0;
   int64_t uptime_ms = 0;
+  std::vector<ShadowFigures> shadow;  // by linker
+  size_t shadow_waiting_checks = 0;
 };
 
 class Worker;
@@ -138,6 +144,7 @@ class Worker {
          WorkerObserver* observer);
   // OK once the call is queued.
   absl::Status Admit(const CallPtr& call) EPIC_EXCLUDES(mutex_);
+  absl::Status Enqueue(const CallPtr& call) EPIC_EXCLUDES(mutex_);
   void LoadingLoop() EPIC_EXCLUDES(mutex_);
   // Ends calls that nobody else can: readers that are too slow, and calls whose deadline passes in the queue.
   void JanitorLoop() EPIC_EXCLUDES(mutex_);
@@ -161,6 +168,7 @@ class Worker {
   ChunkMemory memory_;
   NodeReader nodes_;
   ChunkLoader loader_;
+  ShadowChecks shadow_;
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
 
   mutable Mutex mutex_;

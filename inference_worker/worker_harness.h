@@ -23,6 +23,12 @@ namespace epic {
 
 class CountingObserver : public WorkerObserver {
  public:
+  struct ShadowOutcome {
+    LinkerKind linker;
+    bool first_token_agrees;
+    double kl;
+  };
+
   void OnRequest(LinkerKind, absl::StatusCode code) override {
     MutexLock lock(mutex_);
     ++requests_[code];
@@ -40,6 +46,21 @@ class CountingObserver : public WorkerObserver {
     ++fallbacks_[cause];
   }
   void OnStreamOverflow() override { ++overflows_; }
+  void OnShadowCheck(LinkerKind linker, bool first_token_agrees, double kl) override {
+    MutexLock lock(mutex_);
+    shadow_checks_.push_back({linker, first_token_agrees, kl});
+    changed_.NotifyAll();
+  }
+  void OnShadowInterrupted() override {
+    MutexLock lock(mutex_);
+    ++shadow_interruptions_;
+    changed_.NotifyAll();
+  }
+  void OnShadowLost(ShadowLoss loss) override {
+    MutexLock lock(mutex_);
+    ++shadow_losses_[loss];
+    changed_.NotifyAll();
+  }
 
   int requests(absl::StatusCode code) {
     MutexLock lock(mutex_);
@@ -53,12 +74,40 @@ class CountingObserver : public WorkerObserver {
     MutexLock lock(mutex_);
     return fallbacks_;
   }
+  // Each waits until there are this many, and returns them all.
+  std::vector<ShadowOutcome> WaitForShadowChecks(size_t count) {
+    MutexLock lock(mutex_);
+    while (shadow_checks_.size() < count) changed_.Wait(mutex_);
+    return shadow_checks_;
+  }
+  int WaitForShadowInterruptions(int count) {
+    MutexLock lock(mutex_);
+    while (shadow_interruptions_ < count) changed_.Wait(mutex_);
+    return shadow_interruptions_;
+  }
+  int WaitForShadowLosses(ShadowLoss loss, int count) {
+    MutexLock lock(mutex_);
+    while (shadow_losses_[loss] < count) changed_.Wait(mutex_);
+    return shadow_losses_[loss];
+  }
+  size_t shadow_checks() {
+    MutexLock lock(mutex_);
+    return shadow_checks_.size();
+  }
+  std::map<ShadowLoss, int> shadow_losses() {
+    MutexLock lock(mutex_);
+    return shadow_losses_;
+  }
   int first_tokens() const { return first_tokens_.load(); }
   int64_t bytes_pulled() const { return bytes_pulled_.load(); }
   int overflows() const { return overflows_.load(); }
 
  private:
   Mutex mutex_;
+  CondVar changed_;
+  std::vector<ShadowOutcome> shadow_checks_ EPIC_GUARDED_BY(mutex_);
+  int shadow_interruptions_ EPIC_GUARDED_BY(mutex_) = 0;
+  std::map<ShadowLoss, int> shadow_losses_ EPIC_GUARDED_BY(mutex_);
   std::map<absl::StatusCode, int> requests_ EPIC_GUARDED_BY(mutex_);
   std::map<ChunkSource, int> chunks_ EPIC_GUARDED_BY(mutex_);
   std::map<FallbackCause, int> fallbacks_ EPIC_GUARDED_BY(mutex_);
@@ -132,6 +181,7 @@ class WorkerHarness : public testing::Test {
     WorkerOptions options;
     options.cache.capacity_bytes = 16 << 20;
     options.loading_threads = 4;
+    options.shadow_share = 0;
     options.gate = *LinkerGate::Create({}, {kAllLinkers});
     return options;
   }

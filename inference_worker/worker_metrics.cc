@@ -44,6 +44,20 @@ std::string CauseName(FallbackCause cause) {
   return "unknown";
 }
 
+std::string LossName(ShadowLoss loss) {
+  switch (loss) {
+    case ShadowLoss::kQueueFull:
+      return "queue full";
+    case ShadowLoss::kExpired:
+      return "expired";
+    case ShadowLoss::kInterrupted:
+      return "interrupted";
+    case ShadowLoss::kFailed:
+      return "failed";
+  }
+  return "unknown";
+}
+
 }  // namespace
 
 WorkerMetrics::WorkerMetrics(std::shared_ptr<Metrics> metrics)
@@ -103,6 +117,32 @@ void WorkerMetrics::OnStreamOverflow() {
       .Increment();
 }
 
+void WorkerMetrics::OnShadowCheck(LinkerKind linker, bool first_token_agrees, double kl) {
+  metrics_
+      ->Counter("epic_worker_shadow_checks_total",
+                "First tokens of linked answers that full recompute said again, by linker and result.",
+                {{"linker", KindName(linker)}, {"result", first_token_agrees ? "agree" : "disagree"}})
+      .Increment();
+  metrics_
+      ->Histogram("epic_worker_shadow_kl_nats",
+                  "KL divergence of linked answers' first-token distribution from full recompute's, in nats.",
+                  {0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10},  // on both sides of a verdict's 0.1
+                  {{"linker", KindName(linker)}})
+      .Observe(kl);
+}
+
+void WorkerMetrics::OnShadowInterrupted() {
+  metrics_->Counter("epic_worker_shadow_interruptions_total", "Shadow checks that a request cancelled while they ran.")
+      .Increment();
+}
+
+void WorkerMetrics::OnShadowLost(ShadowLoss loss) {
+  metrics_
+      ->Counter("epic_worker_shadow_lost_total", "Shadow checks that were given up, by reason.",
+                {{"reason", LossName(loss)}})
+      .Increment();
+}
+
 std::vector<Metrics::Registration> WorkerMetrics::Watch(const Worker* worker) {
   std::vector<Metrics::Registration> registrations;
   using Read = std::function<double(const WorkerStatus&)>;
@@ -140,6 +180,8 @@ std::vector<Metrics::Registration> WorkerMetrics::Watch(const Worker* worker) {
         [](const WorkerStatus& status) {
           return static_cast<double>(status.engine.queued_tokens + status.loading_rows);
         });
+  gauge("epic_worker_shadow_waiting_checks", "Shadow checks that wait until the worker is idle.",
+        [](const WorkerStatus& status) { return static_cast<double>(status.shadow_waiting_checks); });
   return registrations;
 }
 

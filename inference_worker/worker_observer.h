@@ -23,6 +23,14 @@ enum class FallbackCause {
   kCorrupt,      // the bytes are not the chunk that was asked for
 };
 
+// Why a shadow check was given up (shadow_checks.h).
+enum class ShadowLoss {
+  kQueueFull,    // newer ones took its room
+  kExpired,      // the worker was not idle for long enough in time
+  kInterrupted,  // it was started as often as it may be, and a request came each time
+  kFailed,       // the engine refused it
+};
+
 class WorkerObserver {
  public:
   virtual ~WorkerObserver() = default;
@@ -35,6 +43,11 @@ class WorkerObserver {
   virtual void OnCompileFallback(FallbackCause /*cause*/) {}
   // A client stopped reading and its request was ended.
   virtual void OnStreamOverflow() {}
+  // A shadow check was made: whether full recompute begins with the token of `linker`, and KL(full || linker) in nats.
+  virtual void OnShadowCheck(LinkerKind /*linker*/, bool /*first_token_agrees*/, double /*kl*/) {}
+  // A request came while a check ran.
+  virtual void OnShadowInterrupted() {}
+  virtual void OnShadowLost(ShadowLoss /*loss*/) {}
 };
 
 }  // namespace epic

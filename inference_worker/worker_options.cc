@@ -45,6 +45,9 @@ void DeclareLinkerGateOptions(WorkerServerOptions* options, Config* config) {
       "none.");
   config->AddStringList("allow-linkers", &options->allowed_linkers,
                         "Linkers that are used whatever the verdicts say, or their lack; all: every one.");
+  config->AddShare("shadow-share", &options->worker.shadow_share,
+                   "Of linked answers whose first token is checked against full recompute when the worker is idle; 0: "
+                   "none.");
 }
 
 void DeclareEngineOptions(EngineOptions* options, Config* config) {

@@ -27,10 +27,11 @@ struct WorkerServerOptions {
 };
 
 // Options "listen" and those of the server, "worker-id", "worker-cache-bytes", "worker-heap-bytes",
-// "client-buffer-bytes", "loading-threads", "requests-max", "node-timeout", "linker-verdicts", "allow-linkers".
+// "client-buffer-bytes", "loading-threads", "requests-max", "node-timeout", "linker-verdicts", "allow-linkers",
+// "shadow-share".
 void DeclareWorkerServerOptions(WorkerServerOptions* options, Config* config);
 
-// Options "linker-verdicts" and "allow-linkers", which the ones above contain.
+// Options "linker-verdicts", "allow-linkers" and "shadow-share", which the ones above contain.
 void DeclareLinkerGateOptions(WorkerServerOptions* options, Config* config);
 
 // Options "model", "cache-dir", "threads", "private-kv-bytes", "prefix-cache-bytes", "piece-tokens",

@@ -20,8 +20,11 @@ using testing::HasSubstr;
 
 class WorkerServerTest : public testing::Test {
  protected:
-  void SetUp() override {
+  void SetUp() override { StartServer(0); }
+  void StartServer(double shadow_share) {
+    server_.reset();
     WorkerServerOptions options;
+    options.worker.shadow_share = shadow_share;
     options.server.listen_address = "127.0.0.1:0";
     options.worker.cache.capacity_bytes = 4 << 20;
     options.worker.stream_bytes_max = 1 << 20;
@@ -200,6 +203,36 @@ TEST_F(WorkerServerTest, CountsWhatItDoes) {
   }
 }
 
+TEST_F(WorkerServerTest, TellsAndCountsItsShadowChecks) {
+  metrics_ = std::make_shared<Metrics>();
+  StartServer(1);
+  engine_.SetFirstTokenCandidates(LinkerKind::kFull, {{8, -0.1F}});
+  v1::GetWorkerStatusResponse response;
+  for (int checks = 1; checks <= 12; ++checks) {
+    const Answer answer = Ask(Request());
+    ASSERT_TRUE(answer.status.ok()) << answer.status;
+    while (response.shadow_size() == 0 || response.shadow(0).checks() < checks) {
+      grpc::ClientContext context;
+      ASSERT_TRUE(stub_->GetWorkerStatus(&context, v1::GetWorkerStatusRequest(), &response).ok());
+    }
+  }
+  EXPECT_EQ(response.shadow(0).linker(), "legolink:16");
+  EXPECT_EQ(response.shadow(0).first_token_agreement(), 0);
+  EXPECT_THAT(response.shadow(0).problem(), HasSubstr("0.0 %"));
+  engine_.SetGenerateError(LinkerKind::kFull, absl::ResourceExhaustedError("too large"));
+  ASSERT_TRUE(Ask(Request()).status.ok());
+  // Shows in the metrics a moment after the status.
+  const auto shows = [this](const std::string& line) {
+    return metrics_->TextExposition().find(line) != std::string::npos;
+  };
+  for (const char* line :
+       {"epic_worker_shadow_checks_total{linker=\"legolink\",result=\"disagree\"} 12",
+        "epic_worker_shadow_kl_nats_count{linker=\"legolink\"} 12",
+        "epic_worker_shadow_lost_total{reason=\"failed\"} 1", "epic_worker_shadow_waiting_checks 0"}) {
+    while (!shows(line)) std::this_thread::yield();
+  }
+}
+
 TEST_F(WorkerServerTest, AnswersHealthChecksAndEndsThemAtShutdown) {
   const auto soon = [] { return std::chrono::steady_clock::now() + std::chrono::seconds(10); };
   EXPECT_TRUE(CheckHealth(channel_.get(), "epic.v1.InferenceService", soon()).ok());
@@ -234,10 +267,10 @@ TEST(WorkerOptionsDeclarationTest, EveryOptionCanBeSet) {
   DeclareEngineOptions(&engine, &config);
   DeclareWorkerServerOptions(&options, &config);
   DeclareProcessOptions(&process, &config);
-  const auto outcome = config.Parse(
-      {"--model=m.gguf", "--worker-cache-bytes=64MiB", "--worker-id=w", "--threads=2", "--node-timeout=5s",
-       "--client-buffer-bytes=2MiB", "--listen=127.0.0.1:0", "--linker-verdicts=v", "--allow-linkers=naive,legolink:2"},
-      [](const std::string&) { return std::nullopt; });
+  const auto outcome = config.Parse({"--model=m.gguf", "--worker-cache-bytes=64MiB", "--worker-id=w", "--threads=2",
+                                     "--node-timeout=5s", "--client-buffer-bytes=2MiB", "--listen=127.0.0.1:0",
+                                     "--linker-verdicts=v", "--allow-linkers=naive,legolink:2", "--shadow-share=0.5"},
+                                    [](const std::string&) { return std::nullopt; });
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_EQ(engine.model_path, "m.gguf");
   EXPECT_EQ(engine.threads, 2);
@@ -246,6 +279,7 @@ TEST(WorkerOptionsDeclarationTest, EveryOptionCanBeSet) {
   EXPECT_EQ(options.worker.nodes.node_timeout, std::chrono::seconds(5));
   EXPECT_EQ(options.worker_id, "w");
   EXPECT_EQ(options.verdicts, "v");
+  EXPECT_EQ(options.worker.shadow_share, 0.5);
   EXPECT_EQ(options.allowed_linkers, (std::vector<std::string>{"naive", "legolink:2"}));
   EXPECT_TRUE(options.Validate().ok());
   options.allowed_linkers = {"naif"};

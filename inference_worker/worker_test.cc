@@ -392,9 +392,10 @@ TEST(WorkerOptionsTest, NamesEveryProblemAtOnce) {
   options.loading_threads = 0;
   options.requests_max = 100'000;
   options.stream_bytes_max = 5;
+  options.shadow_share = 1.5;
   const absl::Status status = options.Validate();
   EXPECT_TRUE(absl::IsInvalidArgument(status));
-  for (const char* field : {"loading_threads", "requests_max", "stream_bytes_max"}) {
+  for (const char* field : {"loading_threads", "requests_max", "stream_bytes_max", "shadow_share"}) {
     EXPECT_THAT(std::string(status.message()), HasSubstr(field));
   }
   EXPECT_TRUE(WorkerOptions{}.Validate().ok());

@@ -169,6 +169,7 @@ grpc::Status FakeWorker::GetWorkerStatus(grpc::ServerContext*, const v1::GetWork
   response->set_pull_bytes_per_second(100e6);
   for (int i = 0; i < request->chunk_keys_size(); ++i) response->add_resident(holds_all_);
   for (const v1::LinkerVerdict& verdict : verdicts_) *response->add_linker_verdicts() = verdict;
+  *response->mutable_shadow() = {shadow_.begin(), shadow_.end()};
   return grpc::Status::OK;
 }
 
@@ -180,6 +181,11 @@ void FakeWorker::SetScript(Script script) {
 void FakeWorker::SetVerdicts(std::vector<v1::LinkerVerdict> verdicts) {
   MutexLock lock(mutex_);
   verdicts_ = std::move(verdicts);
+}
+
+void FakeWorker::SetShadow(std::vector<v1::ShadowFigures> shadow) {
+  MutexLock lock(mutex_);
+  shadow_ = std::move(shadow);
 }
 
 void FakeWorker::HoldAllChunks() {

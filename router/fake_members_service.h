@@ -73,6 +73,8 @@ class FakeWorker final : public v1::InferenceService::Service {
   void HoldAllChunks();
   // What it says of linkers; at first that legolink:16 passes.
   void SetVerdicts(std::vector<v1::LinkerVerdict> verdicts);
+  // What it says of its shadow checks; at first that it made none.
+  void SetShadow(std::vector<v1::ShadowFigures> shadow);
   std::vector<v1::InferRequest> requests();
 
   static v1::GenerateResponse TokenMessage(const std::string& text);
@@ -83,6 +85,7 @@ class FakeWorker final : public v1::InferenceService::Service {
   Script script_ EPIC_GUARDED_BY(mutex_);
   bool holds_all_ EPIC_GUARDED_BY(mutex_) = false;
   std::vector<v1::LinkerVerdict> verdicts_ EPIC_GUARDED_BY(mutex_);
+  std::vector<v1::ShadowFigures> shadow_ EPIC_GUARDED_BY(mutex_);
   std::vector<v1::InferRequest> requests_ EPIC_GUARDED_BY(mutex_);
   std::unique_ptr<GrpcServer> server_;
 };

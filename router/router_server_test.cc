@@ -37,6 +37,24 @@ TEST_F(RouterServerTest, StatusAndModelsShowEveryMember) {
   EXPECT_THAT(health[workers_[0].server()->address()], StartsWith("not reached"));
 }
 
+TEST_F(RouterServerTest, StatusTellsEachWorkersShadowChecks) {
+  v1::ShadowFigures figures;
+  figures.set_linker("legolink:16");
+  figures.set_checks(40);
+  figures.set_first_token_agreement(0.5);
+  figures.set_mean_kl(0.25);
+  figures.set_problem("the first token agrees too seldom");
+  workers_[1].SetShadow({figures});
+  v1::GetStatusResponse status;
+  ASSERT_TRUE(generate_->GetStatus(MakeClientContext(Soon()).get(), v1::GetStatusRequest(), &status).ok());
+  for (const v1::WorkerStatus& worker : status.workers()) {
+    const bool checks = worker.address() == workers_[1].server()->address();
+    ASSERT_EQ(worker.shadow_size(), checks ? 1 : 0);
+    if (!checks) continue;
+    EXPECT_EQ(worker.shadow(0).SerializeAsString(), figures.SerializeAsString());
+  }
+}
+
 TEST_F(RouterServerTest, WhatHappensIsCounted) {
   ASSERT_TRUE(Create("d", "text").ok());
   EXPECT_TRUE(Generate(Ask({"d"})).status.ok());

@@ -46,6 +46,7 @@ void ReportWorker(const CallScope& scope, WorkerBackend* worker, v1::WorkerStatu
   out->set_cache_used_bytes(report->cache_used_bytes());
   out->set_cache_capacity_bytes(report->cache_capacity_bytes());
   *out->mutable_model() = report->model();
+  *out->mutable_shadow() = report->shadow();
 }
 
 }  // namespace

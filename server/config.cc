@@ -241,6 +241,20 @@ void Config::AddBool(std::string name, bool* value, std::string description) {
   Add(std::move(option));
 }
 
+void Config::AddShare(std::string name, double* value, std::string description) {
+  auto option = std::make_unique<Option>();
+  option->name = std::move(name);
+  option->type = "share, 0 to 1";
+  option->description = std::move(description);
+  option->format = [value] { return FormatShare(*value); };
+  option->parse = [value](const Texts& texts) -> absl::StatusOr<std::function<void()>> {
+    EPIC_ASSIGN_OR_RETURN(const std::string text, Single(texts));
+    EPIC_ASSIGN_OR_RETURN(const double share, ParseShare(text));
+    return std::function<void()>([value, share] { *value = share; });
+  };
+  Add(std::move(option));
+}
+
 void Config::AddStringList(std::string name, std::vector<std::string>* value, std::string description) {
   auto option = std::make_unique<Option>();
   option->name = std::move(name);

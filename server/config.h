@@ -69,6 +69,8 @@ class Config {
   void AddBytes(std::string name, int64_t* value, ConfigBounds bounds, std::string description);
   void AddBytes(std::string name, size_t* value, ConfigBounds bounds, std::string description);
   void AddBool(std::string name, bool* value, std::string description);
+  // From 0 to 1.
+  void AddShare(std::string name, double* value, std::string description);
   void AddStringList(std::string name, std::vector<std::string>* value, std::string description);
   void AddDuration(std::string name, std::chrono::milliseconds* value, ConfigBounds bounds, std::string description);
   // Words beside flags are then returned instead of refused. `description` names them in --help.

@@ -24,6 +24,7 @@ struct Program {
   int64_t capacity_bytes = int64_t{4} << 30;
   int32_t threads = 4;
   bool verify = false;
+  double share = 0.01;
   std::vector<std::string> nodes = {"a:1"};
   std::chrono::milliseconds grace{10'000};
   Config config{"epic-test", "A program for tests."};
@@ -35,6 +36,7 @@ struct Program {
     config.AddBytes("kv-capacity-bytes", &capacity_bytes, {.min = 1 << 20}, "Memory for KV.");
     config.AddInt32("threads", &threads, {.min = 1, .max = 64}, "Compute threads.");
     config.AddBool("verify", &verify, "Check every block.");
+    config.AddShare("shadow-share", &share, "Of requests.");
     config.AddStringList("cache-nodes", &nodes, "Addresses.");
     config.AddDuration("grace", &grace, {.min = 0, .max = 60'000}, "Time to finish.");
   }
@@ -57,9 +59,9 @@ std::string WriteFile(const std::string& text) {
 
 TEST(ConfigTest, EveryTypeIsReadFromFlags) {
   Program program;
-  const auto outcome =
-      program.Parse({"--listen=0.0.0.0:7400", "--log-level", "debug", "--kv-capacity-bytes=64MiB", "--threads=8",
-                     "--verify", "--cache-nodes=a:1, b:2", "--cache-nodes", "c:3", "--grace=5s"});
+  const auto outcome = program.Parse({"--listen=0.0.0.0:7400", "--log-level", "debug", "--kv-capacity-bytes=64MiB",
+                                      "--threads=8", "--verify", "--shadow-share=0.25", "--cache-nodes=a:1, b:2",
+                                      "--cache-nodes", "c:3", "--grace=5s"});
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_FALSE(outcome->exit);
   EXPECT_EQ(program.listen, "0.0.0.0:7400");
@@ -67,6 +69,7 @@ TEST(ConfigTest, EveryTypeIsReadFromFlags) {
   EXPECT_EQ(program.capacity_bytes, 64 << 20);
   EXPECT_EQ(program.threads, 8);
   EXPECT_TRUE(program.verify);
+  EXPECT_EQ(program.share, 0.25);
   EXPECT_THAT(program.nodes, ElementsAre("a:1", "b:2", "c:3"));
   EXPECT_EQ(program.grace.count(), 5000);
 }
@@ -224,6 +227,17 @@ TEST(ConfigValuesTest, BytesRoundTrip) {
     EXPECT_EQ(*ParseBytes(FormatBytes(bytes)), bytes);
   }
   EXPECT_EQ(FormatBytes(int64_t{1} << 20), "1MiB");
+}
+
+TEST(ConfigValuesTest, SharesRoundTrip) {
+  for (const double share : {0.0, 0.01, 0.1, 1.0 / 3, 1.0}) EXPECT_EQ(*ParseShare(FormatShare(share)), share);
+  EXPECT_EQ(FormatShare(0.01), "0.01");
+  EXPECT_EQ(*ParseShare("1e-3"), 0.001);
+  for (const char* text : {"", "half", "0.5x", " 0.5", "-0.1", "1.01", "nan", "inf", "5%"}) {
+    const absl::Status status = ParseShare(text).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << text;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("0 to 1")) << text;
+  }
 }
 
 TEST(ConfigValuesTest, DurationsRoundTrip) {

@@ -65,6 +65,18 @@ absl::StatusOr<int64_t> ParseBytes(std::string_view text) {
 
 std::string FormatBytes(int64_t bytes) { return FormatWithUnit(bytes, kByteUnits); }
 
+absl::StatusOr<double> ParseShare(std::string_view text) {
+  double share = 0;
+  const char* const end = text.data() + text.size();
+  const auto [parsed_end, error] = std::from_chars(text.data(), end, share);
+  if (text.empty() || error != std::errc() || parsed_end != end || !(share >= 0 && share <= 1)) {
+    return absl::InvalidArgumentError(fmt::format("\"{}\" is not a number from 0 to 1, such as 0.01", text));
+  }
+  return share;
+}
+
+std::string FormatShare(double share) { return fmt::format("{}", share); }
+
 absl::StatusOr<int64_t> ParseDurationMs(std::string_view text) {
   return ParseWithUnit(text, kDurationUnits, "ms", "a duration such as 250ms, 10s, 5min or 1h");
 }

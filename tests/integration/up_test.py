@@ -336,6 +336,52 @@ class StopAndStart(EpicTest):
         self.assertEqual(process.wait(), 0, process.log)
 
 
+class ShadowChecks(EpicTest):
+    """An idle worker asks full recompute for the first tokens of its linked answers again."""
+
+    def figures(self, epic):
+        """{linker: its figures} of the only worker."""
+        (worker,) = epic.members("worker")
+        return {figures["linker"]: figures for figures in worker["shadow"]}
+
+    def test_status_shows_what_the_answers_themselves_show(self):
+        _, epic = self.start_up("shadow", None, MODEL, "--shadow-share", "1")
+        for name in ("north", "south"):
+            epic.register(self.write(f"{name}.txt", prose(name, 300)))
+        self.assertEqual(self.figures(epic), {})
+        self.assertNotIn("shadow", epic.ok("status").out)
+        questions = [f"What of {word}?" for word in prose("questions", 12).split()]
+        agreed = 0
+        for done, question in enumerate(questions, 1):
+            answers = {}
+            for linker in ("full", "naive", "random:100"):
+                answers[linker] = epic.ask(["north", "south"], question, linker, 1)["token_ids"]  # none: its end
+            agreed += answers["naive"] == answers["full"]
+            wait_until(
+                lambda: [self.figures(epic).get(linker, {}).get("checks") for linker in ("naive", "random:100")]
+                == [done, done],
+                f"both answers to question {done} are checked",
+            )
+        figures = self.figures(epic)
+        self.assertEqual(set(figures), {"naive", "random:100"})
+        # All rows chosen is full recompute.
+        self.assertEqual(figures["random:100"]["first_token_agreement"], 1)
+        self.assertLess(figures["random:100"]["mean_kl"], 1e-4)
+        self.assertEqual(figures["random:100"]["problem"], "")
+        naive = figures["naive"]
+        self.assertAlmostEqual(naive["first_token_agreement"], agreed / len(questions))
+        self.assertGreater(naive["mean_kl"], 1e-4)
+        falls_short = naive["first_token_agreement"] < 0.9 or naive["mean_kl"] > 0.1
+        self.assertEqual(bool(naive["problem"]), falls_short, naive)
+        table = epic.ok("status").out
+        for part in ("shadow checks", "random:100", "100.0 %", naive["problem"]):
+            self.assertIn(part, table)
+        self.assertEqual(epic.metric("epic_worker_shadow_checks_total"), 2 * len(questions))
+        self.assertEqual(epic.metric('epic_worker_shadow_checks_total{linker="random",result="agree"}'), len(questions))
+        self.assertEqual(epic.metric("epic_worker_shadow_lost_total"), 0)
+        epic.wait_idle()
+
+
 class RealModel(EpicTest):
     """The default model, where it was fetched: a right answer shows that the document was read."""
 

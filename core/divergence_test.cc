@@ -1,4 +1,4 @@
-#include "eval/divergence.h"
+#include "core/divergence.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,7 +8,7 @@
 
 #include "gtest/gtest.h"
 
-namespace epic::eval {
+namespace epic {
 namespace {
 
 using List = std::vector<TokenProbability>;
@@ -122,4 +122,4 @@ TEST(SameFirstTest, ComparesTheFirstTokenAlone) {
 }
 
 }  // namespace
-}  // namespace epic::eval
+}  // namespace epic

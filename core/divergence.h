@@ -8,18 +8,21 @@
 // hold whole distributions.
 //
 // Pure functions, safe from any thread. Natural logarithms throughout.
-#ifndef EPIC_EVAL_DIVERGENCE_H_
-#define EPIC_EVAL_DIVERGENCE_H_
+#ifndef EPIC_CORE_DIVERGENCE_H_
+#define EPIC_CORE_DIVERGENCE_H_
 
 #include <cstdint>
 #include <span>
 
-namespace epic::eval {
+namespace epic {
 
 struct TokenProbability {
   int32_t id = 0;
   float logprob = 0;  // natural logarithm of the probability in the whole vocabulary, finite
 };
+
+// Of how many of the likeliest tokens EPIC compares two distributions one by one; the rest is one class.
+inline constexpr int32_t kComparedTokens = 2048;
 
 // What 1 - (sum of the reported probabilities) cannot resolve: log-probabilities are float32, so below this a rest mass
 // is rounding. The rest of `q` counts as at least this much, which lowers the divergence and never raises it.
@@ -36,6 +39,6 @@ double KlDivergence(std::span<const TokenProbability> p, std::span<const TokenPr
 // REQUIRES: neither list is empty; most likely first.
 bool SameFirst(std::span<const TokenProbability> p, std::span<const TokenProbability> q);
 
-}  // namespace epic::eval
+}  // namespace epic
 
-#endif  // EPIC_EVAL_DIVERGENCE_H_
+#endif  // EPIC_CORE_DIVERGENCE_H_

@@ -1,11 +1,11 @@
-#include "eval/divergence.h"
+#include "core/divergence.h"
 
 #include <algorithm>
 #include <cassert>
 #include <cmath>
 #include <unordered_map>
 
-namespace epic::eval {
+namespace epic {
 
 double KlDivergence(std::span<const TokenProbability> p, std::span<const TokenProbability> q) {
   assert(!p.empty() && !q.empty());
@@ -30,4 +30,4 @@ bool SameFirst(std::span<const TokenProbability> p, std::span<const TokenProbabi
   return p.front().id == q.front().id;
 }
 
-}  // namespace epic::eval
+}  // namespace epic
