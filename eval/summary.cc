@@ -22,6 +22,7 @@ constexpr char kNaive[] = "naive";
 // Where full answers so many rightly, a difference says something about the linker.
 constexpr double kScoreThatCarriesABar = 0.9;
 constexpr double kScoreLossMax = 0.02;
+constexpr double kGapClosedMin = 0.6;  // by legolink:16 over documents that are compiled as a whole
 
 // One linker's outcomes, in the order of the examples.
 using Column = std::vector<const Outcome*>;
@@ -85,6 +86,30 @@ LinkerSummary SummarizeLinker(const std::string& linker, const Columns& columns,
   return summary;
 }
 
+// Chunks in sight of each other against chunks compiled alone, for every linker that ran over both. Where no document
+// has several chunks the two are the same, and there is nothing to say.
+void AddDocumentBars(const Columns& columns, uint64_t seed, std::vector<BarResult>& bars) {
+  for (const auto& [linker, column] : columns) {
+    const size_t recipe = linker.find("@document");
+    const std::string alone = linker.substr(0, recipe);
+    if (recipe == std::string::npos || linker.find(":=") != std::string::npos || !columns.contains(alone)) continue;
+    const std::vector<double> kl = Values(column, KlOf);
+    const Interval difference = BootstrapPairedDifference(kl, Values(columns.at(alone), KlOf), seed);
+    if (difference.mean == 0) continue;
+    bars.push_back(
+        {fmt::format("{} has less KL than {}, with an interval that excludes 0: difference {:+.4f} [{:+.4f}, "
+                     "{:+.4f}]",
+                     linker, alone, difference.mean, difference.low, difference.high),
+         difference.high < 0});
+    const auto naive = columns.find(kNaive);
+    if (alone != "legolink:16" || naive == columns.end()) continue;
+    const Interval closed = BootstrapGapClosed(kl, Values(naive->second, KlOf), seed);
+    bars.push_back({fmt::format("{} closes at least {} of naive's KL: {:.2f} [{:.2f}, {:.2f}]", linker, kGapClosedMin,
+                                closed.mean, closed.low, closed.high),
+                    closed.mean >= kGapClosedMin});
+  }
+}
+
 std::vector<BarResult> Bars(const Columns& columns, uint64_t seed) {
   std::vector<BarResult> bars;
   for (const auto& [linker, column] : columns) {
@@ -97,6 +122,7 @@ std::vector<BarResult> Bars(const Columns& columns, uint64_t seed) {
                                 linker.substr(0, equal), difference.mean, difference.low, difference.high),
                     difference.mean <= 0});
   }
+  AddDocumentBars(columns, seed, bars);
   const auto full = columns.find(kFull), legolink = columns.find("legolink:16");
   if (full != columns.end() && legolink != columns.end()) {
     const double reference = Mean(Values(full->second, NamesGoldOf));

@@ -104,6 +104,29 @@ TEST_F(SummaryTest, BarsSayWhatHoldsAndWhatDoesNot) {
   EXPECT_THAT(text, HasSubstr("- holds: legolink:16 names the gold answer within 2 points"));
 }
 
+TEST_F(SummaryTest, DocumentsCompiledAsAWholeAreComparedWithChunksCompiledAlone) {
+  AddAll();
+  for (int i = 0; i < 4; ++i) {
+    Add(std::to_string(i), "legolink:16@document", 1, 0.01 + 0.02 * i, 1, 60);  // 0.05 - mean 0.04, once more than it
+    Add(std::to_string(i), "naive@document", 1, 0.1, 1, 50);
+    Add(std::to_string(i), "cacheblend:=legolink:16@document", 1, 0.1, 1, 60);
+  }
+  const std::string text = SummaryMarkdown(*Summarize(*folder_, {}));
+  EXPECT_THAT(text,
+              HasSubstr("**does not hold: legolink:16@document has less KL than legolink:16, with an interval that "
+                        "excludes 0: difference -0.0100 ["));
+  EXPECT_THAT(text, HasSubstr("- holds: legolink:16@document closes at least 0.6 of naive's KL: 0.80 ["));
+  EXPECT_THAT(text, HasSubstr("- holds: naive@document has less KL than naive, with an interval that excludes 0: "
+                              "difference -0.1000 [-0.1000, -0.1000]"));
+  EXPECT_THAT(text, HasSubstr("- holds: legolink:16@document has no more KL than cacheblend at equal rows"));
+}
+
+TEST_F(SummaryTest, WhereNoDocumentHasSeveralChunksNothingIsSaidOfRecipes) {
+  AddAll();
+  for (int i = 0; i < 4; ++i) Add(std::to_string(i), "legolink:16@document", 1, 0.05, 1, 100);
+  EXPECT_EQ(Summarize(*folder_, {})->bars.size(), 3U);
+}
+
 TEST_F(SummaryTest, BelowNineInTenThereIsNoBar) {
   for (int i = 0; i < 10; ++i) {
     Add(std::to_string(i), "full", i < 8 ? 1 : 0, 0, 100'000, 1000);
