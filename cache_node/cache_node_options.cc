@@ -37,9 +37,9 @@ absl::Status CacheNodeServerOptions::Validate() const {
     note(absl::InvalidArgumentError(
         fmt::format("chunk-tokens is {}, expected {} to {}", chunk_tokens, kChunkTokensMin, kChunkTokensMax)));
   }
-  if (default_recipe != kPlainRecipeId && default_recipe != kDocumentRecipeId) {
-    note(absl::InvalidArgumentError(
-        fmt::format("default-recipe is {}, expected {} or {}", default_recipe, kPlainRecipeId, kDocumentRecipeId)));
+  if (!default_recipe.empty() && default_recipe != kPlainRecipeId && default_recipe != kDocumentRecipeId) {
+    note(absl::InvalidArgumentError(fmt::format("default-recipe is {}, expected {}, {} or nothing", default_recipe,
+                                                kPlainRecipeId, kDocumentRecipeId)));
   }
   return problems.empty() ? absl::OkStatus() : absl::InvalidArgumentError(problems);
 }
@@ -60,6 +60,13 @@ absl::Status CacheNodeServerOptions::ValidateFor(const ChunkCompiler& compiler) 
   return absl::OkStatus();
 }
 
+void DeclareDefaultRecipe(CacheNodeServerOptions* options, Config* config) {
+  config->AddString("default-recipe", &options->default_recipe,
+                    "How documents are compiled whose registration does not say: plain, each chunk alone, or document, "
+                    "each chunk in sight of those before it. Empty: document, but plain where the verdicts bear only "
+                    "that.");
+}
+
 void DeclareCacheNodeServerOptions(CacheNodeServerOptions* options, Config* config) {
   DeclareGrpcServerOptions(&options->server, config);
   config->AddString("advertise", &options->advertise_address,
@@ -70,9 +77,10 @@ void DeclareCacheNodeServerOptions(CacheNodeServerOptions* options, Config* conf
                    "Memory for keys and values of compiled chunks, a hard limit.");
   config->AddInt32("chunk-tokens", &options->chunk_tokens, {.min = kChunkTokensMin, .max = kChunkTokensMax},
                    "Tokens that a chunk is meant to have. Counts for documents that are cut from now on.");
-  config->AddString("default-recipe", &options->default_recipe,
-                    "How documents are compiled whose registration does not say: plain, each chunk alone, or document, "
-                    "each chunk in sight of those before it.");
+  DeclareDefaultRecipe(options, config);
+  config->AddString(
+      "linker-verdicts", &options->verdicts,
+      "File, or folder of files, that epic eval gate wrote; they decide the default recipe. Empty: none.");
   config->AddBool("protect-blocks", &options->protect_blocks,
                   "Make compiled blocks read-only memory, so that a stray write ends the process.");
 }

@@ -23,8 +23,10 @@ struct CacheNodeServerOptions {
   size_t kv_capacity_bytes = size_t{2} << 30;
   // Tokens that a chunk is meant to have. In [16, 4096], and twice as many must fit the model's context.
   int32_t chunk_tokens = 512;
-  // How documents are compiled whose registration does not say: "plain" or "document".
-  std::string default_recipe = kPlainRecipeId;
+  // How documents are compiled whose registration does not say: "plain" or "document". Empty: as the verdicts recommend
+  // (RecommendedRecipe, engine/linker_gate.h).
+  std::string default_recipe;
+  std::string verdicts;  // file or folder of linker verdicts; empty: none
   // Published blocks are read-only memory: a stray write ends the process. Costs a system call a block.
   bool protect_blocks = false;
 
@@ -35,8 +37,11 @@ struct CacheNodeServerOptions {
 };
 
 // Options "listen" and those of the server, "advertise", "data-dir", "kv-capacity-bytes", "chunk-tokens",
-// "default-recipe", "protect-blocks".
+// "default-recipe", "linker-verdicts",
+// "protect-blocks".
 void DeclareCacheNodeServerOptions(CacheNodeServerOptions* options, Config* config);
+// "default-recipe" alone.
+void DeclareDefaultRecipe(CacheNodeServerOptions* options, Config* config);
 
 }  // namespace epic
 

@@ -11,6 +11,7 @@
 #include "cache_node/node_metrics.h"
 #include "core/status_macros.h"
 #include "core/sync.h"
+#include "engine/linker_gate.h"
 #include "server/model_info.h"
 #include "spdlog/spdlog.h"
 
@@ -84,6 +85,20 @@ absl::StatusOr<std::unique_ptr<CacheNodeServer>> CacheNodeServer::Create(const C
   return Create(options, std::make_shared<OwningEngineCompiler>(std::move(engine)), model, std::move(metrics));
 }
 
+namespace {
+
+// What the options say, else what the model's verdicts recommend.
+absl::StatusOr<std::string> DefaultRecipe(const CacheNodeServerOptions& options, const ChunkCompiler& compiler) {
+  EPIC_ASSIGN_OR_RETURN(const LoadedGate loaded,
+                        LoadLinkerGate(options.verdicts, {}, compiler.fingerprint_hex(), EpicVersion()));
+  for (const std::string& note : loaded.notes) spdlog::warn("{}", note);
+  const std::string recipe = options.default_recipe.empty() ? RecommendedRecipe(loaded.gate) : options.default_recipe;
+  spdlog::info("documents that name no recipe are compiled by {}", recipe);
+  return recipe;
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<CacheNodeServer>> CacheNodeServer::Create(const CacheNodeServerOptions& options,
                                                                          std::shared_ptr<ChunkCompiler> compiler,
                                                                          const v1::ModelInfo& model,
@@ -101,7 +116,7 @@ absl::StatusOr<std::unique_ptr<CacheNodeServer>> CacheNodeServer::Create(const C
   parts->compiler = std::move(compiler);
   parts->metrics = metrics == nullptr ? std::make_shared<Metrics>() : std::move(metrics);
   CacheNodeOptions node_options;
-  node_options.default_recipe_id = options.default_recipe;
+  EPIC_ASSIGN_OR_RETURN(node_options.default_recipe_id, DefaultRecipe(options, *parts->compiler));
   node_options.chunker.target_tokens = options.chunk_tokens;
   node_options.chunker.tail_tokens_min = std::min(node_options.chunker.tail_tokens_min, options.chunk_tokens / 4);
   EPIC_ASSIGN_OR_RETURN(parts->node,

@@ -65,7 +65,7 @@ class EngineNode : public testing::Test {
       seen = server_->node().WaitForChange(seen, Soon());
     }
   }
-  LocateQuery QueryFor(const std::string& id, const std::string& recipe_id = "plain") {
+  LocateQuery QueryFor(const std::string& id, const std::string& recipe_id = "") {
     const auto resolved =
         server_->node().ResolveDocuments("", {id}, recipe_id, engine_->fingerprint_hex(), Soon()).value();
     LocateQuery query;

@@ -180,7 +180,11 @@ std::vector<std::string> DefaultEvalLinkers() {
           "legolink:32",
           "random:15",
           "random:=legolink:16",
-          "cacheblend:=legolink:16"};
+          "cacheblend:=legolink:16",
+          "naive@document",
+          "legolink:16@document",
+          "random:=legolink:16@document",
+          "cacheblend:=legolink:16@document"};
 }
 
 std::vector<std::string> DefaultGateLinkers() {

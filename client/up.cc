@@ -35,6 +35,7 @@ void Declare(UpOptions* options, Config* config) {
   config->AddBytes("kv-capacity-bytes", &options->node.kv_capacity_bytes, {.min = 1 << 20},
                    "Memory for the KV of compiled chunks, a hard limit in bytes.");
   config->AddInt32("chunk-tokens", &options->node.chunk_tokens, {16, 4096}, "Tokens that a chunk is meant to have.");
+  DeclareDefaultRecipe(&options->node, config);
   config->AddBool("protect-blocks", &options->node.protect_blocks,
                   "Make compiled blocks read-only memory, so that a stray write ends the process.");
   DeclareLinkerGateOptions(&options->worker, config);
@@ -48,6 +49,7 @@ absl::Status Serve(UpOptions options) {
     spdlog::info("there are no verdicts at {}: questions that name no linker are answered by full", kVerdictsFolder);
     options.worker.verdicts.clear();
   }
+  options.node.verdicts = options.worker.verdicts;
   EPIC_ASSIGN_OR_RETURN(const auto shutdown, ShutdownSignal::Install());
   const auto metrics = std::make_shared<Metrics>();
   std::unique_ptr<MetricsServer> metrics_server;

@@ -146,6 +146,14 @@ bool LinkerGate::IsAllowed(const Linker& linker, const std::string& judged_name)
   });
 }
 
+std::string RecommendedRecipe(const LinkerGate& gate) {
+  const auto links = [&gate](const char* recipe_id) {
+    const absl::StatusOr<LinkerChoice> choice = gate.Choose("", {recipe_id});
+    return choice.ok() && choice->linker.UsesChunks();
+  };
+  return links(kPlainRecipeId) && !links(kDocumentRecipeId) ? kPlainRecipeId : kDocumentRecipeId;
+}
+
 absl::StatusOr<LoadedGate> LoadLinkerGate(const std::string& path, const std::vector<std::string>& allowed,
                                           const std::string& fingerprint, const std::string& engine_version) {
   std::vector<std::string> files;

@@ -75,6 +75,10 @@ class LinkerGate {
   std::vector<std::string> allowed_;
 };
 
+// How documents should be compiled that name no recipe: "document", in which a linker loses nothing inside a document,
+// but "plain" where by the verdicts a default linker passes over that and none over "document".
+std::string RecommendedRecipe(const LinkerGate& gate);
+
 struct LoadedGate {
   LinkerGate gate;
   std::vector<std::string> notes;  // what was left out and why, for the log

@@ -96,6 +96,18 @@ TEST(LinkerGate, WhoVouchesForALinkerVouchesForItWithAnyRecipe) {
   EXPECT_FALSE(one.Choose("legolink:16", kPlain).ok());
 }
 
+TEST(RecommendedRecipe, IsDocumentUnlessOnlyPlainPasses) {
+  const auto recommended = [](std::vector<LinkerVerdict> verdicts) {
+    return RecommendedRecipe(*LinkerGate::Create(std::move(verdicts), {}));
+  };
+  EXPECT_EQ(recommended({}), "document");
+  EXPECT_EQ(recommended({Passing("legolink:64"), Passing("legolink:16@document")}), "document");
+  EXPECT_EQ(recommended({Failing("legolink:16"), Failing("legolink:16@document")}), "document");
+  EXPECT_EQ(recommended({Passing("legolink:16"), Failing("legolink:16@document")}), "plain");
+  // Nobody has looked at documents compiled as a whole: without a verdict they would be answered by full.
+  EXPECT_EQ(recommended({Passing("legolink:64")}), "plain");
+}
+
 TEST(PromptRecipes, AreThoseThatMakeADifference) {
   PromptRecipes recipes;
   EXPECT_EQ(recipes.Ids(), kPlain);

@@ -69,6 +69,7 @@ class Documents(EpicTest):
         self.assert_sentence(self.epic.run("register", good, "--id", "two words"), "document id", "two words")
         self.assert_sentence(self.epic.run("register", good, "--id", "x" * 129), "document id", 129, 128)
         self.assert_sentence(self.epic.run("register", good, good, "--id", "x"), "--id names one document, 2 files")
+        self.assert_sentence(self.epic.run("register", good, "--recipe", "sink4"), "recipe_id", "sink4", "document")
         self.assert_sentence(self.epic.run("register", good, "--label", "nothing"), "--label", "nothing", "KEY=VALUE")
         self.assert_sentence(self.epic.run("register", good, "--label", "k=" + "v" * 257), "labels", 257, 256)
         self.assertEqual(self.epic.documents(), self.before)
