@@ -214,6 +214,9 @@ TEST_F(RowIdsTest, RowsAgreeUntilTheirContextDiffers) {
   EXPECT_EQ(Common(rows, Ids(prompt_, "prefix")), 18);  // the first head: everything before it has run
   EXPECT_EQ(Common(rows, Ids(prompt_, "legolink:8", {"plain", {1}})), 18);
   EXPECT_EQ(Common(Ids(prompt_, "naive", {"plain", {1}}), Ids(prompt_, "naive", {"sink4", {1}})), 10);
+  other = prompt_;
+  other[1].context_token_ids = {7, 8};  // the same tokens, compiled in sight of others
+  EXPECT_EQ(Common(rows, Ids(other, "legolink:8")), 18);
 }
 
 TEST_F(RowIdsTest, LinkersOfEqualStructureAgree) {

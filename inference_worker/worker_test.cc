@@ -68,7 +68,8 @@ TEST_F(WorkerTest, PlansNameEachChunksPlaceAndSource) {
   EXPECT_EQ(answer.final.stats.cached_tokens, 120);
 }
 
-// A chunk that was compiled in sight of others has its own key, recipe and first position, at the node and in the engine.
+// A chunk that was compiled in sight of others has its own key, recipe and first position, at the node and in the
+// engine.
 TEST_F(WorkerTest, ChunksThatSawOthersAreFetchedAndCompiledWithTheirContext) {
   const Recipe recipe = RecipeBehind(plain_, ChunkTokens(1));
   const KvBlockInfo info = SyntheticBlockInfo(engine_.kv_shape(), recipe, "default", ChunkTokens(2));

@@ -6,7 +6,9 @@ import signal
 import time
 import unittest
 
-from epic_harness import BIN, MODEL, OTHER_MODEL, REAL_MODEL, EpicTest, free_address, prose, run, scrape, wait_until
+from epic_harness import (
+    BIN, MODEL, OTHER_MODEL, REAL_MODEL, SOURCE, EpicTest, free_address, prose, run, scrape, wait_until,
+)
 
 LINKERS = ["full", "prefix", "naive", "naive-last", "cacheblend:15", "legolink:0", "legolink:2", "legolink:16", "random:15"]
 
@@ -423,6 +425,15 @@ class CommandLine(EpicTest):
             ["ask", "x", "--runs", "4"],
         ):
             self.assert_sentence(run(BIN / "epic", *arguments), "epic --help", code=2)
+
+    def test_the_configuration_files_of_the_papers_models_are_read(self):
+        files = sorted((SOURCE / "quality" / "models").glob("*.yaml"))
+        self.assertEqual(len(files), 3)
+        for path in files:
+            result = run(BIN / "epic", "up", "--config", path, "--print-config")
+            self.assertEqual(result.code, 0, str(result))
+            self.assertIn('model: "models/', result.out)
+            self.assertIn(path.name, result.out)  # says where a value came from
 
     def test_models_are_inspected_without_a_server(self):
         result = run(BIN / "epic", "models", "inspect", MODEL)
