@@ -125,9 +125,9 @@ std::string VerdictTable(const ModelVerdicts& verdicts) {
                   verdicts.model, verdicts.processor.empty() ? "" : verdicts.processor + ";",
                   100 * verdicts.thresholds.first_token_agreement_min, verdicts.thresholds.mean_kl_max);
   table +=
-      fmt::format("{:<16} {:>8} {:>19} {:>10}  {}\n", "linker", "prompts", "first token agrees", "mean KL", "verdict");
+      fmt::format("{:<24} {:>8} {:>19} {:>10}  {}\n", "linker", "prompts", "first token agrees", "mean KL", "verdict");
   for (const LinkerVerdict& verdict : verdicts.linkers) {
-    table += fmt::format("{:<16} {:>8} {:>17.1f} % {:>10.4f}  {}\n", verdict.linker, verdict.prompts,
+    table += fmt::format("{:<24} {:>8} {:>17.1f} % {:>10.4f}  {}\n", verdict.linker, verdict.prompts,
                          100 * verdict.first_token_agreement, verdict.mean_kl,
                          verdict.passes ? "passes" : "refused: " + verdict.reason);
   }
