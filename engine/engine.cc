@@ -40,7 +40,7 @@ class EngineImpl : public Engine {
  private:
   absl::Status PrepareRecipes();
   absl::Status CheckIds(std::span<const int32_t> ids, const std::string& what) const;
-  absl::Status CheckChunk(const PromptSegment& segment, size_t index, const Recipe& recipe) const;
+  absl::Status CheckChunk(const PromptSegment& segment, size_t index, const Recipe& base) const;
   absl::Status CheckRequest(const GenerationRequest& request, const Recipe& recipe) const;
 
   std::unique_ptr<ModelFile> file_;
