@@ -196,9 +196,8 @@ bool CompileQueue::MustWait(const Entry& entry) const {
 }
 
 bool CompileQueue::TakeUrgent(Step* step) {
-  const auto next = std::find_if(urgent_.begin(), urgent_.end(), [this](const EntryPointer& entry) {
-    return stopping_ || entry->tickets == 0 || !MustWait(*entry);
-  });
+  auto next = urgent_.begin();
+  while (next != urgent_.end() && !stopping_ && (*next)->tickets > 0 && MustWait(**next)) ++next;
   if (next == urgent_.end()) return false;
   const EntryPointer entry = *next;
   if (stopping_ || entry->tickets == 0) {
@@ -220,8 +219,8 @@ bool CompileQueue::TakeUrgent(Step* step) {
 
 bool CompileQueue::TakeBackground(Step* step) {
   if (!urgent_.empty() || running_ >= options_.running_max) return false;
-  const auto next = std::find_if(background_.begin(), background_.end(),
-                                 [this](const EntryPointer& entry) { return !MustWait(*entry); });
+  auto next = background_.begin();
+  while (next != background_.end() && MustWait(**next)) ++next;
   if (next == background_.end()) return false;
   step->kind = Step::Kind::kStart;
   step->entry = *next;
