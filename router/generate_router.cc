@@ -47,16 +47,6 @@ LinkerGate GateOf(const v1::GetWorkerStatusResponse& status) {
   return *LinkerGate::Create(std::move(verdicts), allowed);
 }
 
-std::vector<std::string> RecipesOf(const v1::ResolveDocumentsResponse& resolved) {
-  PromptRecipes recipes;
-  for (const v1::ResolvedDocument& document : resolved.documents()) {
-    for (const v1::ResolvedChunk& chunk : document.chunks()) {
-      recipes.AddChunk(document.document_id(), chunk.context_token_count() > 0);
-    }
-  }
-  return recipes.Ids();
-}
-
 }  // namespace
 
 // One Generate call from its arrival to its end.
@@ -107,7 +97,7 @@ absl::Status GenerateRouter::RunRequest(const CallScope& scope, Run* run) {
   const v1::ModelInfo model = candidates[0].status.model();
   EPIC_ASSIGN_OR_RETURN(const v1::ResolveDocumentsResponse resolved, Resolve(scope, *run, model));
   EPIC_ASSIGN_OR_RETURN(LinkerChoice choice,
-                        GateOf(candidates[0].status).Choose(run->request.linker(), RecipesOf(resolved)));
+                        GateOf(candidates[0].status).Choose(run->request.linker(), RecipesOf(run->request, resolved)));
   run->linker = choice.linker;
   run->linker_kind = KindOf(choice.linker);
   run->linker_note = std::move(choice.note);

@@ -11,6 +11,7 @@
 #include "core/identifiers.h"
 #include "core/limits.h"
 #include "core/status_macros.h"
+#include "engine/linker_gate.h"
 
 namespace epic {
 namespace {
@@ -278,6 +279,24 @@ std::vector<std::string> DocumentsOf(const v1::GenerateRequest& request) {
     }
   });
   return ids;
+}
+
+std::vector<std::string> RecipesOf(const v1::GenerateRequest& request, const v1::ResolveDocumentsResponse& resolved) {
+  std::map<std::string, const v1::ResolvedDocument*> documents;
+  for (const v1::ResolvedDocument& document : resolved.documents()) documents[document.document_id()] = &document;
+  PromptRecipes recipes;
+  ForEachSegment(request, [&](const v1::Segment& segment) {
+    if (!segment.has_document()) return;
+    const v1::DocumentRef& reference = segment.document();
+    const v1::ResolvedDocument& document = *documents.at(reference.document_id());
+    const int64_t first = reference.first_chunk();
+    const int64_t last = reference.chunk_count() == 0 ? document.chunks_size() : first + reference.chunk_count();
+    // What reaches behind the document is refused when it is expanded.
+    for (int64_t i = first; i < std::min<int64_t>(last, document.chunks_size()); ++i) {
+      recipes.AddChunk(reference.document_id(), document.chunks(static_cast<int>(i)).context_token_count() > 0);
+    }
+  });
+  return recipes.Ids();
 }
 
 absl::StatusOr<ExpandedPrompt> ExpandPrompt(const v1::GenerateRequest& request, const Linker& linker,

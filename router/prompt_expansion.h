@@ -21,6 +21,10 @@ absl::Status ValidateGenerateRequest(const v1::GenerateRequest& request);
 // Every document that the prompt names, once, in the order of first mention. REQUIRES: the request is valid.
 std::vector<std::string> DocumentsOf(const v1::GenerateRequest& request);
 
+// By which recipes the chunks that the prompt names are compiled (PromptRecipes): of a range, its chunks alone, so that
+// the worker, which sees no others, judges the same. REQUIRES: as for ExpandPrompt.
+std::vector<std::string> RecipesOf(const v1::GenerateRequest& request, const v1::ResolveDocumentsResponse& resolved);
+
 struct ExpandedPrompt {
   v1::InferRequest request;
   // For placement: every distinct chunk once, and estimates of the work.

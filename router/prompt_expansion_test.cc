@@ -179,6 +179,18 @@ TEST(ExpandPromptTest, ChunksComeWithWhatTheyHaveSeen) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("chunk 1 of document \"manual\" has seen 11 tokens of 10"));
 }
 
+TEST(RecipesOfTest, AreThoseOfTheChunksThatThePromptNames) {
+  v1::GenerateRequest request = ChatRequest();
+  EXPECT_THAT(RecipesOf(request, Resolved()), ElementsAre("plain"));
+  EXPECT_THAT(RecipesOf(request, ResolvedAsAWhole()), ElementsAre("document"));
+  v1::DocumentRef* range = request.mutable_chat()->mutable_messages(0)->mutable_segments(0)->mutable_document();
+  range->set_chunk_count(1);  // the first chunk has seen nothing
+  EXPECT_THAT(RecipesOf(request, ResolvedAsAWhole()), ElementsAre("plain"));
+  range->set_first_chunk(2);
+  range->set_chunk_count(7);
+  EXPECT_THAT(RecipesOf(request, ResolvedAsAWhole()), ElementsAre("document"));
+}
+
 TEST(ExpandPromptTest, OnlyTheFirstChunkOfARunIsRunAgain) {
   const auto rows = [](const v1::ResolveDocumentsResponse& resolved, const char* linker) {
     return ExpandPrompt(ChatRequest(), *Linker::Parse(linker), Model(), resolved)->link_tokens;
