@@ -119,7 +119,7 @@ absl::StatusOr<std::vector<ResolvedDocument>> CacheNode::ResolveDocuments(const 
           {.key = list->keys[i],
            .token_ids = {tokens.begin(), tokens.end()},
            .context_token_count = static_cast<int32_t>(list->ContextOf(i).size()),
-           .block_bytes = KvBlockBytes(BlockInfo(list->keys[i], list->RecipeOf(i), {tokens.begin(), tokens.end()})),
+           .block_bytes = KvBlockBytes(compiler_->kv_shape(), static_cast<int32_t>(tokens.size())),
            .resident = store_->Contains(list->keys[i])});
     }
     documents.push_back(std::move(document));
