@@ -15,6 +15,7 @@ name=$1
 data=$2
 server=${3:-127.0.0.1:7400}
 examples=${EXAMPLES:-100}
+failed=0
 if [ ! -d "$data" ]; then
   echo "$0: there is no folder $data" >&2
   exit 2
@@ -27,11 +28,12 @@ evaluate() {
     return
   fi
   epic --server "$server" eval --via router --task "$task" --data "$path" --examples "$examples" \
-    --out "quality/runs/$name/$task" "$@"
+    --out "quality/runs/$name/$task" "$@" || failed=1
 }
 for task in 2wikimqa musique hotpotqa samsum multi_news; do
   evaluate "$task" "$data/$task.jsonl"
 done
 evaluate needle "$data/essays" --needle-words 1000,3000,6000
-epic --server "$server" eval gate --via router --run "quality/runs/$name/gate"
-epic eval report quality/runs/"$name"/*/
+epic --server "$server" eval gate --via router --run "quality/runs/$name/gate" || failed=1
+epic eval report quality/runs/"$name"/*/ || failed=1
+exit "$failed"
