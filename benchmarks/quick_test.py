@@ -16,6 +16,7 @@ import unittest
 # Beside "benchmark", "processor", "threads", "results" and "bars", which every report has.
 MEMBERS = {
     "kernels": {"calibration", "instruction_set"},
+    "policies": {"task", "data_digest", "seed", "budget", "examples", "skipped"},
     "prefill": {"calibration", "runs"},
     "linkers": {"calibration", "compile", "memory", "overhead", "runs"},
     "shared-chunk": {"calibration", "runs"},
@@ -24,6 +25,8 @@ MEMBERS = {
 }
 RESULT_MEMBERS = {
     "kernels": {"kernel", "shape", "rows", "gflops", "share_of_peak", "gbps", "share_of_read"},
+    "policies": {"example", "policy", "kl", "first_token_agrees", "prompt_tokens", "selected_rows", "recomputed_rows",
+                 "link_seconds"},
     "prefill": {"engine", "tokens", "prefill_tokens_per_second", "decode_tokens_per_second"},
     "linkers": {"part", "linker", "ttft_ms_median", "rows_run", "gflop_products", "gflop_attention",
                 "speedup_over_full", "speedup_allowed"},
@@ -33,7 +36,7 @@ RESULT_MEMBERS = {
     "tokenizer": {"model", "text", "bytes", "tokens", "megabytes_per_second"},
 }
 # Bars that a quick run computes too.
-BARS = {"kernels": 1, "prefill": 0, "linkers": 4, "shared-chunk": 1, "load": 2, "tokenizer": 2}
+BARS = {"kernels": 1, "prefill": 0, "linkers": 4, "shared-chunk": 1, "load": 2, "policies": 0, "tokenizer": 2}
 
 NAME, MODEL, COMMAND = "", "", []
 

@@ -22,6 +22,8 @@ std::string KindName(LinkerKind kind) {
       return "cacheblend";
     case LinkerKind::kLegoLink:
       return "legolink";
+    case LinkerKind::kSepLink:
+      return "seplink";
     case LinkerKind::kRandom:
       return "random";
   }
