@@ -2,6 +2,7 @@
 
 #include "core/limits.h"
 #include "core/status_macros.h"
+#include "engine/linker_gate.h"
 #include "fmt/format.h"
 
 namespace epic {
@@ -94,6 +95,17 @@ absl::Status ValidateJob(const InferJob& job, int64_t stream_bytes_max) {
   if (job.tenant.size() > kTenantBytesMax) return Above("bytes of context.tenant", job.tenant.size(), kTenantBytesMax);
   EPIC_RETURN_IF_ERROR(ValidatePrompt(job));
   return ValidateOutput(job, stream_bytes_max);
+}
+
+std::vector<std::string> RecipesOf(const InferJob& job) {
+  PromptRecipes recipes;
+  for (const JobMessage& message : job.messages) {
+    for (const JobPart& part : message.parts) {
+      if (part.kind != JobPart::Kind::kChunk) continue;
+      recipes.AddChunk(part.chunk.document_id, !part.chunk.context_token_ids.empty());
+    }
+  }
+  return recipes.Ids();
 }
 
 }  // namespace epic

@@ -113,6 +113,9 @@ absl::Status ValidateJob(const InferJob& job, int64_t stream_bytes_max);
 // Bytes that log-probabilities of `count` most likely tokens take in a stream's buffer.
 inline constexpr int64_t kTopLogprobBytes = 8;
 
+// By which recipes the documents of the job's chunks are compiled (PromptRecipes).
+std::vector<std::string> RecipesOf(const InferJob& job);
+
 }  // namespace epic
 
 #endif  // EPIC_INFERENCE_WORKER_INFER_JOB_H_

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 namespace epic {
 namespace {
@@ -51,8 +52,11 @@ void ShadowChecks::MayFollow(const InferJob& job, GenerationRequest* request) {
     MutexLock lock(mutex_);
     if (!selection_.Draw()) return;
   }
+  // As its verdict is named: documents compiled as a whole are another matter than chunks compiled alone.
+  Linker linker = request->linker;
+  if (RecipesOf(job) == std::vector<std::string>{kDocumentRecipeId}) linker.recipe_id = kDocumentRecipeId;
   request->first_token_candidates = kComparedTokens;
-  request->on_first_token_candidates = [this, linker = request->linker,
+  request->on_first_token_candidates = [this, linker = std::move(linker),
                                         ids = TokenIds(request->prompt)](const Candidates& linked) mutable {
     Offer({linker, std::move(ids), Distribution(linked), steady_clock::now() + kCheckBudget});
   };

@@ -39,6 +39,23 @@ class ShadowChecksTest : public WorkerHarness {
   }
 };
 
+TEST_F(ShadowChecksTest, DocumentsCompiledAsAWholeHaveFiguresOfTheirOwn) {
+  InferJob job = Asking("legolink:16");
+  JobChunk& second = job.messages.back().parts[1].chunk;
+  second.context_token_ids = ChunkTokens(1);
+  second.key =
+      SyntheticBlockInfo(engine_.kv_shape(), RecipeBehind(plain_, ChunkTokens(1)), "default", ChunkTokens(2)).key;
+  second.document_id = job.messages.back().parts[0].chunk.document_id;
+  ASSERT_TRUE(Ask(job).status.ok());
+  observer_.WaitForShadowChecks(1);
+  ASSERT_TRUE(Ask(Asking("legolink:16")).status.ok());
+  observer_.WaitForShadowChecks(2);
+  const WorkerStatus status = worker_->Status();
+  ASSERT_THAT(status.shadow, SizeIs(2));
+  EXPECT_EQ(status.shadow[0].linker, "legolink:16");
+  EXPECT_EQ(status.shadow[1].linker, "legolink:16@document");
+}
+
 TEST_F(ShadowChecksTest, AnIdleWorkerAsksFullForTheFirstTokenAgain) {
   const Answer answer = Ask(Asking("legolink:16"));
   ASSERT_TRUE(answer.status.ok()) << answer.status;

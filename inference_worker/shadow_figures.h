@@ -15,7 +15,7 @@
 namespace epic {
 
 struct ShadowFigures {
-  std::string linker;  // canonical name
+  std::string linker;  // canonical name, with "@document" over documents that were compiled as a whole
   int32_t checks = 0;  // over how many
   double first_token_agreement = 0;
   double mean_kl = 0;  // nats

@@ -48,18 +48,6 @@ JobTiming MakeTiming(const InferJob& job, int64_t waited_us, const ChunkLoadResu
   return timing;
 }
 
-// By which recipes the job's documents are compiled.
-std::vector<std::string> RecipesOf(const InferJob& job) {
-  PromptRecipes recipes;
-  for (const JobMessage& message : job.messages) {
-    for (const JobPart& part : message.parts) {
-      if (part.kind != JobPart::Kind::kChunk) continue;
-      recipes.AddChunk(part.chunk.document_id, !part.chunk.context_token_ids.empty());
-    }
-  }
-  return recipes.Ids();
-}
-
 }  // namespace
 
 absl::Status WorkerOptions::Validate() const {
