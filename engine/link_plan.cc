@@ -7,6 +7,8 @@
 #include <numeric>
 #include <utility>
 
+#include "core/split_mix.h"
+
 namespace epic {
 
 std::vector<int32_t> SegmentOffsets(std::span<const PromptSegment> prompt) {
@@ -82,8 +84,6 @@ void AddRange(int32_t begin, int32_t end, std::vector<int32_t>& positions) {
   for (int32_t p = begin; p < end; ++p) positions.push_back(p);
 }
 
-// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): a few lines of our own,
-// because the distributions of <random> differ from library to library, and prompts must have the same rows everywhere.
 class Generator {
  public:
   // Numbers that depend on every one of these ids and on their order.
@@ -105,11 +105,9 @@ class Generator {
 
  private:
   uint64_t Next() {
-    state_ += 0x9e3779b97f4a7c15u;
-    uint64_t z = state_;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
+    const uint64_t number = SplitMix(state_);
+    state_ += kSplitMixStep;
+    return number;
   }
 
   uint64_t state_ = 0;

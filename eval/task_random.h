@@ -9,12 +9,15 @@
 #include <utility>
 #include <vector>
 
+#include "core/split_mix.h"
+
 namespace epic::eval {
 
 class TaskRandom {
  public:
-  // `stream` tells apart the uses of one seed, so that none depends on how often another has drawn.
-  explicit TaskRandom(uint64_t seed, uint64_t stream = 0) : generator_(Mix(Mix(seed) + stream)) {}
+  // `stream` tells apart the uses of one seed, so that none depends on how often another has drawn. Neighbouring seeds
+  // give unlike generators.
+  explicit TaskRandom(uint64_t seed, uint64_t stream = 0) : generator_(SplitMix(SplitMix(seed) + stream)) {}
 
   // Evenly from [0, bound). REQUIRES: bound > 0.
   uint64_t Below(uint64_t bound) {
@@ -31,14 +34,6 @@ class TaskRandom {
   }
 
  private:
-  // SplitMix64 (Steele, Lea and Flood 2014): neighbouring seeds give unlike generators.
-  static uint64_t Mix(uint64_t value) {
-    value += 0x9E3779B97F4A7C15;
-    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9;
-    value = (value ^ (value >> 27)) * 0x94D049BB133111EB;
-    return value ^ (value >> 31);
-  }
-
   std::mt19937_64 generator_;
 };
 
