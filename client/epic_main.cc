@@ -79,8 +79,7 @@ struct Commands {
         "--linker", question.linker,
         "full, prefix, naive, naive-last, cacheblend:<percent>, legolink:<k>, seplink:<k> or random:<percent>, with "
         "@plain or @document behind it for chunks of that recipe; default: the "
-        "cheapest of legolink:16, seplink:16, seplink:32, seplink:64 and cacheblend:15 that the model bears, else "
-        "full");
+        "cheapest of legolink:16, legolink:64 and cacheblend:15 that the model bears, else full");
     CLI::Option* system = command->add_option("--system", question.system, "system message; default: the model's own");
     command
         ->add_flag(

@@ -25,8 +25,7 @@
 namespace epic {
 
 // What a request that names none may get: the cheapest first.
-inline constexpr std::array<const char*, 5> kDefaultLinkers = {"legolink:16", "seplink:16", "seplink:32", "seplink:64",
-                                                               "cacheblend:15"};
+inline constexpr std::array<const char*, 3> kDefaultLinkers = {"legolink:16", "legolink:64", "cacheblend:15"};
 // In place of names: the operator vouches for every linker.
 inline constexpr char kAllLinkers[] = "all";
 

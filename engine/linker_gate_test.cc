@@ -47,9 +47,9 @@ TEST(LinkerGate, APassingVerdictMakesTheDefault) {
 
 TEST(LinkerGate, TheCheapestDefaultThatPassesIsTaken) {
   const LinkerGate gate =
-      *LinkerGate::Create({Failing("legolink:16"), Passing("seplink:32"), Passing("cacheblend:15")}, {});
-  EXPECT_EQ(Chosen(gate, ""), "seplink:32");
-  EXPECT_THAT(gate.Choose("", kPlain)->note, AllOf(HasSubstr("answered by seplink:32"),
+      *LinkerGate::Create({Failing("legolink:16"), Passing("legolink:64"), Passing("cacheblend:15")}, {});
+  EXPECT_EQ(Chosen(gate, ""), "legolink:64");
+  EXPECT_THAT(gate.Choose("", kPlain)->note, AllOf(HasSubstr("answered by legolink:64"),
                                                    HasSubstr("legolink:16 is refused"), HasSubstr("0.2500 nats")));
   EXPECT_EQ(Chosen(*LinkerGate::Create({Failing("legolink:16"), Passing("cacheblend:15")}, {}), ""), "cacheblend:15");
   // Others are for those who name them.
@@ -70,13 +70,13 @@ TEST(LinkerGate, ARefusedLinkerIsNamedWithItsNumbers) {
 
 TEST(LinkerGate, ChunksThatSawEachOtherHaveVerdictsOfTheirOwn) {
   const LinkerGate gate =
-      *LinkerGate::Create({Failing("legolink:16"), Passing("legolink:16@document"), Passing("seplink:32"),
-                           Passing("seplink:32@document"), Passing("naive"), Failing("naive@document")},
+      *LinkerGate::Create({Failing("legolink:16"), Passing("legolink:16@document"), Passing("legolink:64"),
+                           Passing("legolink:64@document"), Passing("naive"), Failing("naive@document")},
                           {});
   EXPECT_EQ(gate.Choose("", kDocument)->linker.Name(), "legolink:16");
   EXPECT_EQ(gate.Choose("", kDocument)->note, "");
-  EXPECT_EQ(gate.Choose("", kPlain)->linker.Name(), "seplink:32");
-  EXPECT_EQ(gate.Choose("", kBoth)->linker.Name(), "seplink:32");
+  EXPECT_EQ(gate.Choose("", kPlain)->linker.Name(), "legolink:64");
+  EXPECT_EQ(gate.Choose("", kBoth)->linker.Name(), "legolink:64");
   EXPECT_TRUE(gate.Choose("legolink:16", kDocument).ok());
   EXPECT_FALSE(gate.Choose("legolink:16", kBoth).ok());
   // A linker that names its recipe is judged by it, whatever the documents were registered with.
@@ -101,11 +101,11 @@ TEST(RecommendedRecipe, IsDocumentUnlessOnlyPlainPasses) {
     return RecommendedRecipe(*LinkerGate::Create(std::move(verdicts), {}));
   };
   EXPECT_EQ(recommended({}), "document");
-  EXPECT_EQ(recommended({Passing("seplink:32"), Passing("legolink:16@document")}), "document");
+  EXPECT_EQ(recommended({Passing("legolink:64"), Passing("legolink:16@document")}), "document");
   EXPECT_EQ(recommended({Failing("legolink:16"), Failing("legolink:16@document")}), "document");
   EXPECT_EQ(recommended({Passing("legolink:16"), Failing("legolink:16@document")}), "plain");
   // Nobody has looked at documents compiled as a whole: without a verdict they would be answered by full.
-  EXPECT_EQ(recommended({Passing("seplink:32")}), "plain");
+  EXPECT_EQ(recommended({Passing("legolink:64")}), "plain");
 }
 
 TEST(PromptRecipes, AreThoseThatMakeADifference) {
