@@ -69,7 +69,7 @@ Recipe PolicyModel::RecipeFor(const std::vector<PromptSegment>& prompt, const Ro
 
 PolicyModel::Reference PolicyModel::RunFull(const std::vector<PromptSegment>& prompt, int32_t positions_max) {
   const Linker full{.kind = LinkerKind::kFull};
-  LinkJob job(*backend_, prompt, full, PlanLink(prompt, full, plain_, {}), {});
+  LinkJob job(*backend_, prompt, full, PlanLink(prompt, full, plain_), {});
   RunToEnd(job);
   Reference reference;
   std::vector<float> hidden = job.last_hidden();

@@ -4,7 +4,6 @@
 #include <charconv>
 #include <utility>
 
-#include "engine/text/separator.h"
 #include "fmt/format.h"
 
 namespace epic {
@@ -180,9 +179,22 @@ absl::StatusOr<RowPolicy> RowPolicy::Parse(std::string_view name) {
 }
 
 Separation SeparationOf(std::string_view text) {
-  if (IsSeparator(text)) return Separation::kStop;
-  const bool pauses = text.find_first_of(",:;") != text.npos && text.find_first_not_of(" \t\r,:;") == text.npos;
-  return pauses ? Separation::kPause : Separation::kNone;
+  static constexpr std::string_view kStops[] = {"\n", ".", "!", "?", "。", "！", "？"};
+  static constexpr std::string_view kPauses[] = {",", ":", ";"};
+  static constexpr std::string_view kSpaces[] = {" ", "\t", "\r"};
+  const auto take = [&text](std::string_view mark) { return Take(mark, text); };
+  bool stops = false, pauses = false;
+  while (!text.empty()) {
+    if (std::ranges::any_of(kStops, take)) {
+      stops = true;
+    } else if (std::ranges::any_of(kPauses, take)) {
+      pauses = true;
+    } else if (!std::ranges::any_of(kSpaces, take)) {
+      return Separation::kNone;
+    }
+  }
+  if (pauses) return Separation::kPause;
+  return stops ? Separation::kStop : Separation::kNone;
 }
 
 PolicyPlan PlanPolicy(std::span<const PromptSegment> prompt, const RowPolicy& policy, const Recipe& recipe,

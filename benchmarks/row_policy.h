@@ -68,8 +68,8 @@ struct PolicyPlan {
 
 // How a token separates what stands around it.
 enum class Separation { kNone, kPause, kStop };
-// `text`: the token's bytes. A stop is a separator (engine/text/separator.h), a pause is nothing but commas, colons,
-// semicolons and spaces.
+// `text`: the token's bytes, nothing but spaces and separating marks. A stop has line ends, full stops, question or
+// exclamation marks (of Latin or Chinese script) and no other marks, a pause has commas, colons or semicolons.
 Separation SeparationOf(std::string_view text);
 
 // `prompt` with its chunks' contexts and `recipe`, without contexts, say behind what the chunks were compiled.

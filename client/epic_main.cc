@@ -77,8 +77,8 @@ struct Commands {
     command->add_option("--doc", question.document_ids, "document id; repeat in the order wanted in the prompt");
     command->add_option(
         "--linker", question.linker,
-        "full, prefix, naive, naive-last, cacheblend:<percent>, legolink:<k>, seplink:<k> or random:<percent>, with "
-        "@plain or @document behind it for chunks of that recipe; default: the "
+        "full, prefix, naive, naive-last, cacheblend:<percent>, legolink:<k> or random:<percent>, with @plain or "
+        "@document behind it for chunks of that recipe; default: the "
         "cheapest of legolink:16, legolink:64 and cacheblend:15 that the model bears, else full");
     CLI::Option* system = command->add_option("--system", question.system, "system message; default: the model's own");
     command

@@ -180,7 +180,6 @@ std::vector<std::string> DefaultEvalLinkers() {
           "legolink:8",
           "legolink:16",
           "legolink:32",
-          "seplink:16",
           "random:15",
           "random:=legolink:16",
           "cacheblend:=legolink:16",

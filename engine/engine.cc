@@ -11,7 +11,6 @@
 #include "engine/files/model_file.h"
 #include "engine/memory.h"
 #include "engine/scheduler.h"
-#include "engine/text/separator.h"
 #include "fmt/format.h"
 
 namespace epic {
@@ -75,8 +74,7 @@ absl::StatusOr<std::unique_ptr<Engine>> EngineImpl::Create(const EngineOptions& 
   EPIC_ASSIGN_OR_RETURN(engine->backend_, CpuBackend::Create(*engine->file_, threads));
   EPIC_RETURN_IF_ERROR(engine->PrepareRecipes());
 
-  RequestEnvironment environment{*engine->backend_, *engine->tokenizer_,  {},
-                                 engine->plain_,    engine->fingerprint_, SeparatorsOf(*engine->tokenizer_)};
+  RequestEnvironment environment{*engine->backend_, *engine->tokenizer_, {}, engine->plain_, engine->fingerprint_};
   const std::span<const int32_t> stop_ids = engine->tokenizer_->stop_ids();
   environment.stop_tokens.assign(stop_ids.begin(), stop_ids.end());
   if (engine->template_.ok()) {

@@ -148,7 +148,7 @@ class EngineTest : public ::testing::Test {
 };
 
 inline constexpr const char* kAllLinkers[] = {"full",       "prefix",     "naive",       "naive-last", "cacheblend:15",
-                                              "legolink:0", "legolink:1", "legolink:16", "seplink:16", "random:15"};
+                                              "legolink:0", "legolink:1", "legolink:16", "random:15"};
 
 }  // namespace epic
 

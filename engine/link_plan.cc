@@ -44,46 +44,18 @@ bool ContinuesRun(std::span<const PromptSegment> prompt, size_t segment) {
 
 namespace {
 
-// seplink's choice: `count` rows of the chunk, its first ones and then its first separators; where it has too few of
-// those, more of its first rows. Sorted.
-std::vector<int32_t> HeadAndSeparators(const std::vector<int32_t>& token_ids, int32_t count,
-                                       const std::vector<bool>& separators) {
-  const auto is_separator = [&](int32_t id) { return static_cast<size_t>(id) < separators.size() && separators[id]; };
-  std::vector<bool> chosen(token_ids.size());
-  const auto choose = [&](int32_t row) {
-    count -= chosen[row] ? 0 : 1;
-    chosen[row] = true;
-  };
-  const auto rows = static_cast<int32_t>(token_ids.size());
-  for (int32_t row = 0; row < std::min(rows, kSepLinkHeadTokens) && count > 0; ++row) choose(row);
-  for (int32_t row = 0; row < rows && count > 0; ++row) {
-    if (is_separator(token_ids[row])) choose(row);
-  }
-  for (int32_t row = 0; row < rows && count > 0; ++row) choose(row);
-  std::vector<int32_t> sorted;
-  for (int32_t row = 0; row < rows; ++row) {
-    if (chosen[row]) sorted.push_back(row);
-  }
-  return sorted;
-}
-
-// Which rows of this chunk the linker recomputes, sorted: of a run, only rows of its first chunk.
-std::vector<int32_t> StaleRows(std::span<const PromptSegment> prompt, size_t segment, const Linker& linker,
-                               const Recipe& recipe, const std::vector<bool>& separators) {
-  if (!linker.MendsRuns() || !prompt[segment].is_chunk) return {};
-  if (ContinuesRun(prompt, segment) || ChunkIsExact(prompt, segment, recipe)) return {};
-  const std::vector<int32_t>& token_ids = prompt[segment].token_ids;
-  const int32_t count = std::min(linker.run_tokens, static_cast<int32_t>(token_ids.size()));
-  if (linker.kind == LinkerKind::kSepLink) return HeadAndSeparators(token_ids, count, separators);
-  std::vector<int32_t> head(count);
-  std::iota(head.begin(), head.end(), 0);
-  return head;
+// How many rows at the head of this chunk the linker recomputes: of a run, only its first chunk's.
+int32_t HeadRows(std::span<const PromptSegment> prompt, size_t segment, const Linker& linker, const Recipe& recipe) {
+  if (linker.kind != LinkerKind::kLegoLink) return 0;
+  if (ContinuesRun(prompt, segment) || ChunkIsExact(prompt, segment, recipe)) return 0;
+  return std::min(linker.legolink_tokens, static_cast<int32_t>(prompt[segment].token_ids.size()));
 }
 
 void AddRange(int32_t begin, int32_t end, std::vector<int32_t>& positions) {
   for (int32_t p = begin; p < end; ++p) positions.push_back(p);
 }
 
+// The distributions of <random> differ from library to library, and prompts must have the same rows everywhere.
 class Generator {
  public:
   // Numbers that depend on every one of these ids and on their order.
@@ -140,8 +112,7 @@ void AddRandomRows(std::span<const PromptSegment> prompt, double percent, std::s
 
 }  // namespace
 
-LinkPlan PlanLink(std::span<const PromptSegment> prompt, const Linker& linker, const Recipe& recipe,
-                  const std::vector<bool>& separators) {
+LinkPlan PlanLink(std::span<const PromptSegment> prompt, const Linker& linker, const Recipe& recipe) {
   const std::vector<int32_t> offsets = SegmentOffsets(prompt);
   const int32_t last = offsets.back() - 1;
   LinkPlan plan;
@@ -157,18 +128,17 @@ LinkPlan PlanLink(std::span<const PromptSegment> prompt, const Linker& linker, c
       AddRange(offsets[s], offsets[s + 1], plan.positions);
       continue;
     }
-    std::vector<int32_t> rows = StaleRows(prompt, s, linker, recipe, separators);
-    if (offsets[s + 1] - 1 == last && (rows.empty() || rows.back() != count - 1)) rows.push_back(count - 1);
-    for (const int32_t row : rows) plan.positions.push_back(offsets[s] + row);
-    // What runs at either end is no part of the range.
-    PlannedShared shared{static_cast<int32_t>(s), 0, count};
-    auto begin = rows.begin(), end = rows.end();
-    for (; begin != end && *begin == shared.row_begin; ++begin) ++shared.row_begin;
-    for (; begin != end && *(end - 1) == shared.row_end - 1; --end) --shared.row_end;
-    if (shared.row_begin == shared.row_end) continue;
-    if (!prompt[s].is_chunk) plan.compile_alone.push_back(static_cast<int32_t>(s));
-    shared.rerun.assign(begin, end);
-    plan.shared.push_back(std::move(shared));
+    int32_t head = HeadRows(prompt, s, linker, recipe);
+    AddRange(offsets[s], offsets[s] + head, plan.positions);
+    int32_t end = count;
+    if (offsets[s + 1] - 1 == last && head < count) {
+      plan.positions.push_back(last);
+      --end;
+    }
+    if (head < end) {
+      if (!prompt[s].is_chunk) plan.compile_alone.push_back(static_cast<int32_t>(s));
+      plan.shared.push_back({static_cast<int32_t>(s), head, end});
+    }
   }
   if (linker.kind == LinkerKind::kRandom) AddRandomRows(prompt, linker.percent, offsets, plan);
   return plan;

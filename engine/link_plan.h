@@ -17,8 +17,7 @@ struct PlannedShared {
   int32_t segment = 0;  // index in the prompt
   int32_t row_begin = 0;
   int32_t row_end = 0;
-  // Rows of the range whose positions run (random, seplink): ascending, never all of the range.
-  std::vector<int32_t> rerun = {};
+  std::vector<int32_t> rerun = {};  // rows of the range whose positions run (random): ascending, never all of the range
   friend bool operator==(const PlannedShared&, const PlannedShared&) = default;
 };
 
@@ -41,14 +40,9 @@ bool ChunkIsExact(std::span<const PromptSegment> prompt, size_t segment, const R
 // behind the later ones of them, so that its head is not stale. A run begins with the first chunk that does not.
 bool ContinuesRun(std::span<const PromptSegment> prompt, size_t segment);
 
-// Of the tokens that seplink recomputes of a run, how many are the run's first.
-inline constexpr int32_t kSepLinkHeadTokens = 4;
-
 // Plans any linker; full and prefix recompute everything (rows that were kept are taken off by the caller).
-// `separators`: SeparatorsOf the model's tokenizer; a token id beyond its end is none. REQUIRES: the prompt has at
-// least one token.
-LinkPlan PlanLink(std::span<const PromptSegment> prompt, const Linker& linker, const Recipe& recipe,
-                  const std::vector<bool>& separators);
+// REQUIRES: the prompt has at least one token.
+LinkPlan PlanLink(std::span<const PromptSegment> prompt, const Linker& linker, const Recipe& recipe);
 
 // How many of the prompt's chunk tokens a linker with a percentage chooses: rounded down.
 size_t ChosenCount(std::span<const PromptSegment> prompt, double percent);

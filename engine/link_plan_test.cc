@@ -26,15 +26,8 @@ PromptSegment Segment(int32_t count, bool is_chunk) {
   return segment;
 }
 
-// Tokens 110, 120, 130, ... separate.
-const std::vector<bool> kSeparators = [] {
-  std::vector<bool> separators(200);
-  for (size_t id = 110; id < separators.size(); id += 10) separators[id] = true;
-  return separators;
-}();
-
 LinkPlan Plan(const std::vector<PromptSegment>& prompt, const char* linker, const Recipe& recipe = {"plain", {}}) {
-  return PlanLink(prompt, *Linker::Parse(linker), recipe, kSeparators);
+  return PlanLink(prompt, *Linker::Parse(linker), recipe);
 }
 
 // 0-2 fresh, 3-7 chunk, 8-9 chunk, 10-11 fresh.
@@ -66,49 +59,6 @@ TEST(LinkPlanTest, LegoLinkClipsHeadsToTheirChunk) {
   const LinkPlan plan = Plan(SmallPrompt(), "legolink:4");
   EXPECT_THAT(plan.positions, ElementsAre(0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11));
   EXPECT_THAT(plan.shared, ElementsAre(PlannedShared{1, 4, 5}));
-}
-
-TEST(LinkPlanTest, SepLinkTakesFourTokensAndThenTheFirstSeparators) {
-  const std::vector<PromptSegment> prompt = {Segment(1, false), Segment(40, true), Segment(35, true),
-                                             Segment(1, false)};
-  const LinkPlan plan = Plan(prompt, "seplink:6");
-  EXPECT_THAT(plan.positions, ElementsAre(0, 1, 2, 3, 4, 11, 21, 41, 42, 43, 44, 51, 61, 76));
-  EXPECT_THAT(plan.shared, ElementsAre(PlannedShared{1, 4, 40, {10, 20}}, PlannedShared{2, 4, 35, {10, 20}}));
-  EXPECT_THAT(Plan(prompt, "seplink:3").positions, ElementsAre(0, 1, 2, 3, 41, 42, 43, 76));
-}
-
-TEST(LinkPlanTest, SepLinkTakesMoreOfTheHeadWhereSeparatorsAreFew) {
-  const std::vector<PromptSegment> prompt = {Segment(1, false), Segment(21, true), Segment(1, false)};
-  EXPECT_THAT(Plan(prompt, "seplink:8").positions, ElementsAre(0, 1, 2, 3, 4, 5, 6, 11, 21, 22));
-  // The last row of the chunk is one of them, and no part of the range that is used as it lies.
-  EXPECT_THAT(Plan(prompt, "seplink:8").shared, ElementsAre(PlannedShared{1, 6, 20, {10}}));
-  EXPECT_THAT(Plan(prompt, "seplink:21").shared, IsEmpty());
-  EXPECT_EQ(Plan(prompt, "seplink:100").positions.size(), 23u);
-}
-
-TEST(LinkPlanTest, SepLinkWithoutSeparatorsIsLegoLink) {
-  std::vector<PromptSegment> prompt = SmallPrompt();
-  const auto same = [&](const char* a, const char* b) {
-    EXPECT_EQ(Plan(prompt, a).positions, Plan(prompt, b).positions);
-    EXPECT_EQ(Plan(prompt, a).shared, Plan(prompt, b).shared);
-  };
-  same("seplink:5", "legolink:5");
-  for (int32_t& id : prompt[1].token_ids) id += 1000;  // beyond the vocabulary
-  same("seplink:5", "legolink:5");
-}
-
-TEST(LinkPlanTest, SepLinkLeavesRunsAndExactChunksAlone) {
-  std::vector<PromptSegment> prompt = {Segment(30, true), Segment(1, false), Segment(30, true), Segment(30, true),
-                                       Segment(1, false)};
-  prompt[3].context_token_ids = prompt[2].token_ids;
-  EXPECT_THAT(Plan(prompt, "seplink:5").positions, ElementsAre(30, 31, 32, 33, 34, 41, 91));
-}
-
-TEST(LinkPlanTest, SepLinkBeforeThePromptsEnd) {
-  const std::vector<PromptSegment> prompt = {Segment(1, false), Segment(30, true)};
-  const LinkPlan plan = Plan(prompt, "seplink:5");
-  EXPECT_THAT(plan.positions, ElementsAre(0, 1, 2, 3, 4, 11, 30));
-  EXPECT_THAT(plan.shared, ElementsAre(PlannedShared{1, 4, 29, {10}}));
 }
 
 TEST(LinkPlanTest, AChunkThatStartsThePromptKeepsItsHead) {
@@ -280,9 +230,9 @@ TEST(RandomPlanTest, EveryRowAndEveryPairOfRowsIsEquallyLikely) {
 }
 
 TEST(LinkerTest, NamesRoundTrip) {
-  for (const char* name : {"full", "prefix", "naive", "naive-last", "cacheblend:15", "cacheblend:0.5", "legolink:0",
-                           "legolink:16", "seplink:16", "seplink:16@document", "random:15", "random:0.5", "random:100",
-                           "legolink:16@document", "naive@plain"}) {
+  for (const char* name :
+       {"full", "prefix", "naive", "naive-last", "cacheblend:15", "cacheblend:0.5", "legolink:0", "legolink:16",
+        "random:15", "random:0.5", "random:100", "legolink:16@document", "naive@plain"}) {
     ASSERT_TRUE(Linker::Parse(name).ok()) << name;
     EXPECT_EQ(Linker::Parse(name)->Name(), name);
   }
@@ -302,10 +252,6 @@ TEST(LinkerTest, BadNamesAreRefusedWithASentence) {
                            "legolink",
                            "legolink:1.5",
                            "legolink:99999999999",
-                           "seplink",
-                           "seplink:0",
-                           "seplink:-1",
-                           "seplink:x",
                            "cacheblend",
                            "cacheblend:0",
                            "cacheblend:101",

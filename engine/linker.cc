@@ -15,8 +15,8 @@ namespace epic {
 namespace {
 
 constexpr std::string_view kAllowed =
-    "full, prefix, naive, naive-last, cacheblend:<percent>, legolink:<k>, seplink:<k>, random:<percent>, and @plain or "
-    "@document behind those that use chunks";
+    "full, prefix, naive, naive-last, cacheblend:<percent>, legolink:<k>, random:<percent>, and @plain or @document "
+    "behind those that use chunks";
 
 // Parses all of `text` as a number; false where anything is left over.
 template <typename T>
@@ -44,13 +44,10 @@ absl::StatusOr<Linker> ParsePolicy(std::string_view name) {
     }
     return linker;
   }
-  if (word == "legolink" || word == "seplink") {
-    linker.kind = word == "seplink" ? LinkerKind::kSepLink : LinkerKind::kLegoLink;
-    const int32_t least = linker.kind == LinkerKind::kSepLink ? 1 : 0;
-    if (!ParseNumber(number, linker.run_tokens) || linker.run_tokens < least) {
-      return Refuse(
-          name, fmt::format("k must be a whole number of tokens, {} or more and at most 2147483647, as in {}:16", least,
-                            word));
+  if (word == "legolink") {
+    linker.kind = LinkerKind::kLegoLink;
+    if (!ParseNumber(number, linker.legolink_tokens) || linker.legolink_tokens < 0) {
+      return Refuse(name, "k must be a whole number of tokens, 0 or more and at most 2147483647, as in legolink:16");
     }
     return linker;
   }
@@ -64,8 +61,7 @@ absl::StatusOr<Linker> ParsePolicy(std::string_view name) {
     linker.kind = kind;
     return linker;
   }
-  const std::vector<std::string> known = {"full",       "prefix",   "naive",   "naive-last",
-                                          "cacheblend", "legolink", "seplink", "random"};
+  const std::vector<std::string> known = {"full", "prefix", "naive", "naive-last", "cacheblend", "legolink", "random"};
   return Refuse(name, "there is no such linker" + NameHint(word, known));
 }
 
@@ -82,9 +78,7 @@ std::string PolicyName(const Linker& linker) {
     case LinkerKind::kCacheBlend:
       return fmt::format("cacheblend:{}", linker.percent);
     case LinkerKind::kLegoLink:
-      return fmt::format("legolink:{}", linker.run_tokens);
-    case LinkerKind::kSepLink:
-      return fmt::format("seplink:{}", linker.run_tokens);
+      return fmt::format("legolink:{}", linker.legolink_tokens);
     case LinkerKind::kRandom:
       return fmt::format("random:{}", linker.percent);
   }
@@ -116,7 +110,7 @@ std::string Linker::Name() const {
 std::string Linker::RecipeId() const { return BaseRecipeId() == kSinkRecipeId ? kSinkRecipeId : recipe_id; }
 
 std::string Linker::BaseRecipeId() const {
-  return kind == LinkerKind::kLegoLink && run_tokens == 0 ? kSinkRecipeId : kPlainRecipeId;
+  return kind == LinkerKind::kLegoLink && legolink_tokens == 0 ? kSinkRecipeId : kPlainRecipeId;
 }
 
 bool Linker::UsesChunks() const { return kind != LinkerKind::kFull && kind != LinkerKind::kPrefix; }

@@ -43,7 +43,7 @@ RequestState::RequestState(const RequestEnvironment& environment, GenerationRequ
     : environment_(environment),
       request_(std::move(request)),
       recipe_(recipe),
-      plan_(PlanLink(request_.prompt, request_.linker, recipe_, environment.separators)),
+      plan_(PlanLink(request_.prompt, request_.linker, recipe_)),
       sampler_(request_.sampling),
       decoder_(environment.tokenizer, request_.continues_text),
       stops_(request_.stop_strings),
@@ -59,7 +59,7 @@ RequestState::RequestState(const RequestEnvironment& environment, GenerationRequ
 bool RequestState::KeepsRows() const {
   const LinkerKind kind = request_.linker.kind;
   return request_.reuses_rows &&
-         (kind == LinkerKind::kPrefix || kind == LinkerKind::kNaive || request_.linker.MendsRuns());
+         (kind == LinkerKind::kPrefix || kind == LinkerKind::kNaive || kind == LinkerKind::kLegoLink);
 }
 
 void RequestState::ComputeReservation() {

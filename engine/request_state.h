@@ -28,7 +28,6 @@ struct RequestEnvironment {
   std::vector<int32_t> stop_tokens;  // end of turn, end of sequence
   Recipe plain;
   std::string fingerprint_hex;
-  std::vector<bool> separators = {};  // SeparatorsOf the tokenizer
 };
 
 class RequestState {

@@ -60,7 +60,6 @@ std::vector<RowId> RowIdsOf(std::span<const PromptSegment> prompt, const LinkPla
       digest.Add(offsets[shared->segment]);
       digest.Add(shared->row_begin);
       digest.Add(shared->row_end);
-      digest.Add(std::span<const int32_t>(shared->rerun));
     }
     RowId row{0, 0, position, tokens[position]};
     if (!digest.empty()) {

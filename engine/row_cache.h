@@ -50,8 +50,8 @@ struct RowId {
   friend auto operator<=>(const RowId&, const RowId&) = default;
 };
 
-// The rows of a plan, in order. REQUIRES: every row of the plan runs through all layers (not CacheBlend), and nothing
-// is compiled for this request alone (not naive-last).
+// The rows of a plan, in order. REQUIRES: every row of the plan runs through all layers (not CacheBlend), none lies
+// inside a shared range (not random), and nothing is compiled for this request alone (not naive-last).
 std::vector<RowId> RowIdsOf(std::span<const PromptSegment> prompt, const LinkPlan& plan, const Recipe& recipe);
 
 class RowCache {

@@ -183,7 +183,7 @@ class RowIdsTest : public ::testing::Test {
   }
   static std::vector<RowId> Ids(const std::vector<PromptSegment>& prompt, const std::string& linker,
                                 const Recipe& recipe = {"plain", {}}) {
-    return RowIdsOf(prompt, PlanLink(prompt, *Linker::Parse(linker), recipe, {}), recipe);
+    return RowIdsOf(prompt, PlanLink(prompt, *Linker::Parse(linker), recipe), recipe);
   }
   static int32_t Common(const std::vector<RowId>& a, const std::vector<RowId>& b) {
     return static_cast<int32_t>(std::ranges::mismatch(a, b).in1 - a.begin());
@@ -217,25 +217,6 @@ TEST_F(RowIdsTest, RowsAgreeUntilTheirContextDiffers) {
   other = prompt_;
   other[1].context_token_ids = {7, 8};  // the same tokens, compiled in sight of others
   EXPECT_EQ(Common(rows, Ids(other, "legolink:8")), 18);
-}
-
-TEST_F(RowIdsTest, RowsInsideARangeAreOfTheirChunkAndOfWhatRunsAgain) {
-  std::vector<bool> separators(400);
-  separators[120] = separators[140] = separators[310] = true;
-  const auto ids = [&](const std::vector<PromptSegment>& prompt, const char* linker) {
-    const Recipe recipe{"plain", {}};
-    return RowIdsOf(prompt, PlanLink(prompt, *Linker::Parse(linker), recipe, separators), recipe);
-  };
-  const std::vector<RowId> rows = ids(prompt_, "seplink:6");
-  ASSERT_EQ(rows.size(), 10u + 6 + 6 + 5);
-  EXPECT_EQ(rows[13].context_low, 0u);
-  EXPECT_NE(rows[14].context_low, 0u);  // the first separator has seen shared rows
-  std::vector<PromptSegment> other = prompt_;
-  other[1].token_ids[50] += 1;
-  EXPECT_EQ(Common(rows, ids(other, "seplink:6")), 14);
-  // Fewer of the chunk's rows are stale there.
-  EXPECT_EQ(Common(rows, ids(prompt_, "seplink:5")), 14);
-  EXPECT_EQ(Common(ids(prompt_, "legolink:4"), ids(prompt_, "seplink:4")), 10 + 4 + 4 + 5);
 }
 
 TEST_F(RowIdsTest, LinkersOfEqualStructureAgree) {

@@ -11,7 +11,7 @@
 namespace epic {
 namespace {
 
-constexpr const char* kKeepingLinkers[] = {"prefix", "naive", "legolink:0", "legolink:1", "legolink:16", "seplink:16"};
+constexpr const char* kKeepingLinkers[] = {"prefix", "naive", "legolink:0", "legolink:1", "legolink:16"};
 
 class RowReuseTest : public EngineTest {
  protected:

@@ -190,7 +190,7 @@ absl::StatusOr<std::vector<EvalLinker>> ParseEvalLinkers(const std::vector<std::
       const absl::StatusOr<Linker> base = Linker::Parse(linker.equal_rows);
       const bool chooses_share = linker.family == "random" || linker.family == "cacheblend";
       if (!chooses_share || linker.equal_rows.empty() || !base.ok() || base->kind != LinkerKind::kLegoLink ||
-          base->run_tokens == 0) {
+          base->legolink_tokens == 0) {
         return absl::InvalidArgumentError(
             fmt::format("linker \"{}\": a number of rows is taken over as in random:=legolink:16 or "
                         "cacheblend:=legolink:16, from legolink:1 upwards",

@@ -263,7 +263,8 @@ bool FakeEngine::Step(Job* job, const absl::Status& compile_error) {
       if (segment.is_chunk && request.linker.UsesChunks()) {
         const KvBlockView& view = segment.chunk->view();
         job->hash = Mix(job->hash, view.bytes().data(), view.bytes().size());
-        recomputed = request.linker.MendsRuns() ? std::min(tokens, request.linker.run_tokens) : 0;
+        recomputed =
+            request.linker.kind == LinkerKind::kLegoLink ? std::min(tokens, request.linker.legolink_tokens) : 0;
       }
       stats.prompt_tokens += tokens;
       stats.cached_tokens += segment.is_chunk ? tokens : 0;

@@ -24,7 +24,7 @@ int64_t EstimateRows(const InferJob& job, const Linker& linker) {
       rows += static_cast<int64_t>(part.text.size() / kTextBytesPerToken + part.token_ids.size());
       const auto tokens = static_cast<int64_t>(part.chunk.token_ids.size());
       if (!linker.UsesChunks()) rows += tokens;
-      if (linker.MendsRuns()) rows += std::min<int64_t>(tokens, linker.run_tokens);
+      if (linker.kind == LinkerKind::kLegoLink) rows += std::min<int64_t>(tokens, linker.legolink_tokens);
       if (linker.kind == LinkerKind::kCacheBlend || linker.kind == LinkerKind::kRandom) {
         rows += static_cast<int64_t>(static_cast<double>(tokens) * linker.percent / 100);
       }

@@ -22,8 +22,6 @@ std::string KindName(LinkerKind kind) {
       return "cacheblend";
     case LinkerKind::kLegoLink:
       return "legolink";
-    case LinkerKind::kSepLink:
-      return "seplink";
     case LinkerKind::kRandom:
       return "random";
   }

@@ -143,8 +143,7 @@ double LinkedTokens(const Linker& linker, double chunk_tokens) {
     case LinkerKind::kRandom:
       return chunk_tokens * linker.percent / 100;
     case LinkerKind::kLegoLink:
-    case LinkerKind::kSepLink:
-      return std::min<double>(chunk_tokens, linker.run_tokens);
+      return std::min<double>(chunk_tokens, linker.legolink_tokens);
   }
   return chunk_tokens;
 }
@@ -231,7 +230,7 @@ class Expander {
       }
       out->mutable_context_token_ids()->Add(before.end() - context, before.end());
       before.insert(before.end(), chunk.token_ids().begin(), chunk.token_ids().end());
-      const bool continues_run = i > first && context > 0 && linker_.MendsRuns();
+      const bool continues_run = i > first && context > 0 && linker_.kind == LinkerKind::kLegoLink;
       if (!continues_run) expanded_.link_tokens += LinkedTokens(linker_, chunk.token_ids_size());
       if (!linker_.UsesChunks() || !seen_keys_.insert(chunk.key()).second) continue;
       expanded_.chunk_bytes += static_cast<double>(chunk.block_bytes());

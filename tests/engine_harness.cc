@@ -13,7 +13,6 @@
 #include <utility>
 
 #include "engine/chunk_compilation.h"
-#include "engine/text/separator.h"
 
 namespace epic::testing {
 namespace {
@@ -108,9 +107,7 @@ std::vector<GoldenModel> GoldenModels() {
 void PrintTo(const GoldenModel& model, std::ostream* out) { *out << model.name; }
 
 EngineHarness::EngineHarness(const std::string& model_path, int threads)
-    : file_(OrDie(OpenModelFile(model_path))), backend_(OrDie(CpuBackend::Create(*file_, threads))) {
-  separators_ = SeparatorsOf(*OrDie(Tokenizer::Create(file_->tokenizer())));
-}
+    : file_(OrDie(OpenModelFile(model_path))), backend_(OrDie(CpuBackend::Create(*file_, threads))) {}
 
 ChunkKvPtr EngineHarness::Compile(const std::vector<int32_t>& tokens, const Recipe& recipe, int32_t piece_rows,
                                   std::vector<ChunkKvPtr> context) {
@@ -144,7 +141,7 @@ ChunkKvPtr EngineHarness::Compile(const std::vector<int32_t>& tokens, const Reci
 LinkResult EngineHarness::Link(std::vector<PromptSegment> prompt, const std::string& linker_name, const Recipe& recipe,
                                int32_t first_position, int32_t piece_rows) {
   const Linker linker = OrDie(Linker::Parse(linker_name));
-  LinkPlan plan = PlanLink(prompt, linker, recipe, separators_);
+  LinkPlan plan = PlanLink(prompt, linker, recipe);
   if (linker.UsesChunks()) {
     for (PromptSegment& segment : prompt) {
       if (segment.is_chunk && segment.chunk == nullptr) {

@@ -66,7 +66,6 @@ class EngineHarness {
  private:
   std::unique_ptr<ModelFile> file_;
   std::unique_ptr<CpuBackend> backend_;
-  std::vector<bool> separators_;
 };
 
 // Largest and root-mean-square difference. `centred_rms`: after the mean difference of each row was taken off, because

@@ -97,8 +97,8 @@ void CheckAll(const std::string& path, const std::string& golden_path, bool kv_e
 }
 
 const std::set<std::string> kForEveryFamily = {"full", "naive", "cacheblend:15", "legolink:1", "legolink:16"};
-const std::set<std::string> kEvery = {"full",       "naive",       "naive-last", "cacheblend:15", "legolink:0",
-                                      "legolink:1", "legolink:16", "seplink:12", "random:30"};
+const std::set<std::string> kEvery = {"full",       "naive",      "naive-last",  "cacheblend:15",
+                                      "legolink:0", "legolink:1", "legolink:16", "random:30"};
 
 class LinkerGoldenTest : public ::testing::TestWithParam<GoldenModel> {};
 

@@ -58,14 +58,12 @@ TEST_P(LinkerInvariantsTest, LegoLinkWithWholeChunksIsFullRecompute) {
   const LinkResult linked = engine_.Link(prompt, "legolink:130");
   EXPECT_EQ(linked.selected, full.selected);
   ExpectSame(linked, full, 0);
-  ExpectSame(engine_.Link(prompt, "seplink:130"), full, 0);
 }
 
 TEST_P(LinkerInvariantsTest, LinkersReallyDiffer) {
   const auto prompt = TypicalPrompt();
   const LinkResult full = engine_.Link(prompt, "full");
-  for (const char* linker :
-       {"naive", "naive-last", "cacheblend:15", "legolink:1", "legolink:16", "seplink:16", "random:15"}) {
+  for (const char* linker : {"naive", "naive-last", "cacheblend:15", "legolink:1", "legolink:16", "random:15"}) {
     EXPECT_GT(Difference(engine_.Link(prompt, linker).logits, full.logits).max_abs, rounding_) << linker;
   }
 }
@@ -73,7 +71,7 @@ TEST_P(LinkerInvariantsTest, LinkersReallyDiffer) {
 TEST_P(LinkerInvariantsTest, AChunkAloneAtTheStartIsExact) {
   const std::vector<PromptSegment> prompt = {Chunk(200), Fresh(24)};
   const LinkResult full = engine_.Link(prompt, "full");
-  for (const char* linker : {"naive", "legolink:1", "legolink:16", "seplink:16"}) {
+  for (const char* linker : {"naive", "legolink:1", "legolink:16"}) {
     const LinkResult linked = engine_.Link(prompt, linker);
     EXPECT_EQ(linked.selected.size(), 24u) << linker;
     ExpectSame(linked, full);
@@ -130,15 +128,14 @@ TEST_P(LinkerInvariantsTest, ADocumentCompiledInPlaceBehindItsBeginningIsExact) 
 TEST_P(LinkerInvariantsTest, MovingThePromptChangesNothing) {
   const auto prompt = TypicalPrompt();
   for (const char* linker :
-       {"full", "naive", "naive-last", "cacheblend:15", "legolink:1", "legolink:16", "seplink:16", "random:15"}) {
+       {"full", "naive", "naive-last", "cacheblend:15", "legolink:1", "legolink:16", "random:15"}) {
     ExpectSame(engine_.Link(prompt, linker), engine_.Link(prompt, linker, {"plain", {}}, 5000));
   }
 }
 
 TEST_P(LinkerInvariantsTest, PiecesDoNotChangeABit) {
   const auto prompt = TypicalPrompt();
-  for (const char* linker :
-       {"full", "naive", "naive-last", "cacheblend:15", "legolink:16", "seplink:16", "random:15"}) {
+  for (const char* linker : {"full", "naive", "naive-last", "cacheblend:15", "legolink:16", "random:15"}) {
     const LinkResult whole = engine_.Link(prompt, linker, {"plain", {}}, 0, 4096);
     for (const int32_t piece : {1, 7, 64}) {
       ExpectSame(engine_.Link(prompt, linker, {"plain", {}}, 0, piece), whole, 0);

@@ -97,16 +97,7 @@ def continues_run(segments: list[Segment], index: int) -> bool:
     return before.kind == "chunk" and segments[index].prefix == before.prefix + before.tokens
 
 
-def head_and_separators(tokens: tuple[int, ...], count: int, separators: frozenset[int]) -> list[int]:
-    """The choice of `seplink`: four tokens, then the first separators, then more of the first tokens."""
-    order = list(range(min(4, len(tokens)))) + [row for row, token in enumerate(tokens) if token in separators]
-    order += range(len(tokens))
-    return sorted(list(dict.fromkeys(order))[:count])
-
-
 class DenseLinker:
-    separators: frozenset[int] = frozenset()  # ids of the tokens that end a sentence or a line
-
     def __init__(self, sizes: Sizes, weights: dict[str, torch.Tensor], precision: Precision = Precision.EXACT):
         self.sizes = sizes
         self.precision = precision
@@ -246,15 +237,14 @@ class DenseLinker:
             return list(range(total))
         if name == "naive-last":
             return [total - 1]
-        mended = int(argument) if name in ("legolink", "seplink") else 0
-        separators = self.separators if name == "seplink" else frozenset()
+        heads = int(argument) if name == "legolink" else 0
         rows, begin = [], 0
         for index, segment in enumerate(segments):
             length = len(segment.tokens)
             if segment.kind == "fresh":
                 rows += range(begin, begin + length)
             elif begin > 0 and not continues_run(segments, index):
-                rows += [begin + row for row in head_and_separators(segment.tokens, mended, separators)]
+                rows += range(begin, begin + min(heads, length))
             begin += length
         if name == "random":
             chunk_rows = sorted(set(range(total)) - set(rows))

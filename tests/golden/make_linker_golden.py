@@ -10,7 +10,6 @@ of English text. README.md describes the output. Nothing is written unless the r
 import argparse
 import pathlib
 import random
-import re
 
 import torch
 
@@ -21,7 +20,7 @@ from dense_linker import MAX_LOGIT_ROWS, DenseLinker, Precision, Segment
 
 WHOLE_CHUNKS = "legolink:1000000"
 LINKERS = ["full", "naive", "naive-last", "cacheblend:15", "legolink:0", "legolink:1", "legolink:2", "legolink:16",
-           "seplink:12", "random:30", WHOLE_CHUNKS]
+           "random:30", WHOLE_CHUNKS]
 RUNS = "document-runs"
 # Those that only an own recipe, or chunks without a run, make sense for.
 NOT_FOR_RUNS = {"legolink:0", WHOLE_CHUNKS}
@@ -41,11 +40,6 @@ class Builder:
     def __init__(self, path: pathlib.Path, vocab_size: int):
         self.tokenizer = reference_weights.load_tokenizer(path)
         self.vocab_size = vocab_size
-
-    def separators(self) -> frozenset[int]:
-        """Tokens of nothing but spaces and ends of sentences and lines, at least one of these."""
-        texts = ((id_, self.tokenizer.decode([id_], skip_special_tokens=True)) for id_ in range(self.vocab_size))
-        return frozenset(id_ for id_, text in texts if re.fullmatch(r"[ \t\r]*[.!?。！？\n][ \t\r.!?。！？\n]*", text))
 
     def ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
@@ -268,8 +262,6 @@ def write_golden(path: pathlib.Path, output: pathlib.Path, name: str, case_names
     cases = random_cases(build, long_chunk_seed) if small else text_cases(build)
     sinks = build.ids(HEAD_TEXT)[:4]
     linkers = {precision: DenseLinker(sizes, weights, precision) for precision in Precision}
-    for linker in linkers.values():
-        linker.separators = build.separators()
     check_against_transformers(linkers[Precision.EXACT], path, cases["head-chunks-question"])
     check_one_chunk_at_the_start(linkers[Precision.EXACT], build, sinks)
 
