@@ -12,9 +12,7 @@
 #include "client/eval_subject.h"
 #include "client/one_process.h"
 #include "client/progress_line.h"
-#include "core/chunk_key.h"
 #include "core/status_macros.h"
-#include "engine/linker_gate.h"
 #include "eval/gate.h"
 #include "eval/run_folder.h"
 #include "eval/runner.h"
@@ -190,13 +188,9 @@ std::vector<std::string> DefaultEvalLinkers() {
 }
 
 std::vector<std::string> DefaultGateLinkers() {
-  std::vector<std::string> linkers;
-  for (const char* name : kDefaultLinkers) {
-    linkers.emplace_back(name);
-    linkers.push_back(fmt::format("{}@{}", name, kDocumentRecipeId));
-  }
-  for (const char* name : {"legolink:2", "legolink:0", "naive", "naive@document"}) linkers.emplace_back(name);
-  return linkers;
+  return {"legolink:16",   "legolink:16@document",   "legolink:64", "legolink:64@document",
+          "cacheblend:15", "cacheblend:15@document", "legolink:2",  "legolink:0",
+          "naive",         "naive@document"};
 }
 
 absl::Status RunEval(const CommonOptions& common, const EvalOptions& options) {
