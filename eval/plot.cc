@@ -54,6 +54,7 @@ struct Style {
   std::string_view name;
   Colour colour;
   Marker marker;
+  bool hollow = false;
 };
 // The colours are Okabe and Ito's, chosen to differ for every kind of colour vision; the markers differ in print too.
 constexpr std::array<Style, 8> kStyles = {{{"full", Rgb(0x000000), Marker::kStar},
@@ -70,11 +71,13 @@ std::vector<Style> StylesOf(const ParetoPlot& plot) {
   std::vector<Style> styles;
   size_t others = 0;
   for (const PlotSeries& series : plot.series) {
+    const std::string_view family = std::string_view(series.name).substr(0, series.name.find('@'));
     const auto* const named_end = kStyles.begin() + kNamedStyles;
     const auto* style =
-        std::find_if(kStyles.begin(), named_end, [&](const Style& known) { return known.name == series.name; });
+        std::find_if(kStyles.begin(), named_end, [&](const Style& known) { return known.name == family; });
     if (style == named_end) style += others++ % (kStyles.size() - kNamedStyles);
     styles.push_back(*style);
+    styles.back().hollow = family.size() < series.name.size();
   }
   return styles;
 }
@@ -110,9 +113,9 @@ class Canvas {
 
   void Line(Pixel from, Pixel to, const Colour& colour, double width) { Lines(std::array{from, to}, colour, width); }
 
-  void Draw(Marker marker, Pixel at, const Colour& colour) {
+  void Draw(const Style& style, Pixel at) {
     cairo_new_path(context_);
-    switch (marker) {
+    switch (style.marker) {
       case Marker::kCircle:
         cairo_arc(context_, at.x, at.y, kMarkerRadius, 0, 2 * std::numbers::pi);
         break;
@@ -143,8 +146,14 @@ class Canvas {
     SetColour(kBackground);
     cairo_set_line_width(context_, 2.5);
     cairo_stroke_preserve(context_);
-    SetColour(colour);
-    cairo_fill(context_);
+    SetColour(style.hollow ? kBackground : style.colour);
+    cairo_fill_preserve(context_);
+    if (style.hollow) {
+      SetColour(style.colour);
+      cairo_set_line_width(context_, 1.6);
+      cairo_stroke_preserve(context_);
+    }
+    cairo_new_path(context_);
   }
 
   double WidthOf(const std::string& text, double size) {
@@ -235,7 +244,7 @@ void DrawLegend(Canvas& canvas, const ParetoPlot& plot, const std::vector<Style>
   };
   for (size_t i = 0; i < plot.series.size(); ++i) {
     canvas.Line({left, y}, {left + 32, y}, styles[i].colour, 1.2);
-    canvas.Draw(styles[i].marker, {left + 16, y}, styles[i].colour);
+    canvas.Draw(styles[i], {left + 16, y});
     write(plot.series[i].name);
   }
   canvas.Lines(std::array<Pixel, 2>{{{left, y}, {left + 32, y}}}, kFront, 1.5, /*dashed=*/true);
@@ -291,7 +300,7 @@ void DrawPlot(cairo_t* context, const ParetoPlot& plot) {
   size_t marker = 0;
   for (size_t i = 0; i < plot.series.size(); ++i) {
     for (size_t j = 0; j < plot.series[i].points.size(); ++j) {
-      canvas.Draw(styles[i].marker, markers[marker++], styles[i].colour);
+      canvas.Draw(styles[i], markers[marker++]);
     }
   }
   for (size_t i = 0; i < labels.size(); ++i) {

@@ -35,7 +35,8 @@ struct PlotPoint {
 // The points of one family, joined by a thin line in the order given.
 struct PlotSeries {
   // Families of linkers (full, prefix, naive, cacheblend, legolink, random) have a colour and a marker of their own,
-  // the same in every plot; other names take one of two spare pairs in turn.
+  // the same in every plot; other names take one of two spare pairs in turn. With "@" and a recipe behind it a family's
+  // marker is hollow.
   std::string name;
   std::vector<PlotPoint> points;
 };

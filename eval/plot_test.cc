@@ -255,6 +255,17 @@ TEST_F(PlotFileTest, AFamilyKeepsItsColourWhereverItStandsAndOthersDiffer) {
   }
 }
 
+TEST_F(PlotFileTest, AFamilyOverOtherChunksIsHollowInItsOwnColour) {
+  ParetoPlot plot = SimplePlot();
+  plot.series[2].name = "legolink@document";
+  ASSERT_TRUE(WritePng(plot, PathOf("plot.png")).ok());
+  const Picture picture(PathOf("plot.png"));
+  const Pixel place = PlaceIn(plot, 400, 0.45);
+  EXPECT_EQ(picture.At(place), kWhite);
+  EXPECT_GE(picture.CountOf(kLegolinkBlue, {place.x - 10, place.y - 10, place.x + 10, place.y + 10}), 10);
+  EXPECT_EQ(picture.At(PlaceIn(plot, 100, 0.5)), kLegolinkBlue);
+}
+
 TEST_F(PlotFileTest, ErrorBarsReachFromLowToHigh) {
   const ParetoPlot plot = SimplePlot();
   ASSERT_TRUE(WritePng(plot, PathOf("plot.png")).ok());
