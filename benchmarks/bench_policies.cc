@@ -89,14 +89,11 @@ int32_t Likeliest(const LogProbabilities& p) {
 
 class Bench {
  public:
-  Bench(Options options, PolicyModel& model) : options_(std::move(options)), model_(model) {}
+  Bench(Options options, std::vector<RowPolicy> policies, PolicyModel& model)
+      : options_(std::move(options)), model_(model), policies_(std::move(policies)) {}
 
   absl::Status Run() {
     EPIC_ASSIGN_OR_RETURN(task_, LoadTask());
-    for (const std::string& name : options_.policies) {
-      EPIC_ASSIGN_OR_RETURN(RowPolicy policy, RowPolicy::Parse(name));
-      policies_.push_back(std::move(policy));
-    }
     for (size_t i = 0; i < task_.examples.size(); ++i) EPIC_RETURN_IF_ERROR(RunExample(i));
     ShowProgress("");
     if (examples_done_ == 0) {
@@ -213,8 +210,8 @@ class Bench {
 
   Options options_;
   PolicyModel& model_;
-  eval::Task task_;
   std::vector<RowPolicy> policies_;
+  eval::Task task_;
   std::map<std::string, std::vector<Measurement>> measurements_;  // by policy, in the order of the examples
   size_t examples_done_ = 0;
 };
@@ -225,9 +222,15 @@ int Fail(const absl::Status& status) {
 }
 
 int Main(const Options& options) {
+  std::vector<RowPolicy> policies;
+  for (const std::string& name : options.policies) {
+    absl::StatusOr<RowPolicy> policy = RowPolicy::Parse(name);
+    if (!policy.ok()) return Fail(policy.status());
+    policies.push_back(*std::move(policy));
+  }
   absl::StatusOr<std::unique_ptr<PolicyModel>> model = PolicyModel::Open(options.model, options.threads);
   if (!model.ok()) return Fail(model.status());
-  Bench bench(options, **model);
+  Bench bench(options, std::move(policies), **model);
   if (const absl::Status status = bench.Run(); !status.ok()) return Fail(status);
   return bench.Print();
 }

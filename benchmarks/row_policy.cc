@@ -169,11 +169,12 @@ absl::StatusOr<RowPolicy> RowPolicy::Parse(std::string_view name) {
   policy.whole_documents = Take("@document", left);
   if (Take("/behind:", left)) good = TakeNumber(left, policy.behind) && good;
   if (!good || !left.empty()) {
-    return absl::InvalidArgumentError(
-        fmt::format("policy \"{}\" is not one of naive, head:<k>, tail:<k>, head:<k>+tail:<j>, share, random, blend, "
-                    "head:<k>+blend, head:<k>+stops and head:<k>+pauses, with @document and then /behind:<n> behind it "
-                    "where wanted; numbers are at least 1",
-                    name.substr(0, 64)));
+    return absl::InvalidArgumentError(fmt::format(
+        "policy \"{}\" is not one of naive, head:<k>, tail:<k>, head:<k>+tail:<j>, share, random, blend and head:<k> "
+        "with +blend, +stops, +spread or +pauses, with @document and then /behind:<n> behind it where wanted; numbers "
+        "are "
+        "at least 1",
+        name.substr(0, 64)));
   }
   return policy;
 }
