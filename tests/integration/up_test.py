@@ -356,6 +356,8 @@ class ShadowChecks(EpicTest):
         self.assertEqual(self.figures(epic), {})
         self.assertNotIn("shadow", epic.ok("status").out)
         questions = [f"What of {word}?" for word in prose("questions", 12).split()]
+        # Documents of several chunks are compiled as a whole where nobody says otherwise.
+        checked = ("naive@document", "random:100@document")
         agreed = 0
         for done, question in enumerate(questions, 1):
             answers = {}
@@ -363,23 +365,22 @@ class ShadowChecks(EpicTest):
                 answers[linker] = epic.ask(["north", "south"], question, linker, 1)["token_ids"]  # none: its end
             agreed += answers["naive"] == answers["full"]
             wait_until(
-                lambda: [self.figures(epic).get(linker, {}).get("checks") for linker in ("naive", "random:100")]
-                == [done, done],
+                lambda: [self.figures(epic).get(linker, {}).get("checks") for linker in checked] == [done, done],
                 f"both answers to question {done} are checked",
             )
         figures = self.figures(epic)
-        self.assertEqual(set(figures), {"naive", "random:100"})
+        self.assertEqual(set(figures), set(checked))
         # All rows chosen is full recompute.
-        self.assertEqual(figures["random:100"]["first_token_agreement"], 1)
-        self.assertLess(figures["random:100"]["mean_kl"], 1e-4)
-        self.assertEqual(figures["random:100"]["problem"], "")
-        naive = figures["naive"]
+        self.assertEqual(figures["random:100@document"]["first_token_agreement"], 1)
+        self.assertLess(figures["random:100@document"]["mean_kl"], 1e-4)
+        self.assertEqual(figures["random:100@document"]["problem"], "")
+        naive = figures["naive@document"]
         self.assertAlmostEqual(naive["first_token_agreement"], agreed / len(questions))
         self.assertGreater(naive["mean_kl"], 1e-4)
         falls_short = naive["first_token_agreement"] < 0.9 or naive["mean_kl"] > 0.1
         self.assertEqual(bool(naive["problem"]), falls_short, naive)
         table = epic.ok("status").out
-        for part in ("shadow checks", "random:100", "100.0 %", naive["problem"]):
+        for part in ("shadow checks", "random:100@document", "100.0 %", naive["problem"]):
             self.assertIn(part, table)
         self.assertEqual(epic.metric("epic_worker_shadow_checks_total"), 2 * len(questions))
         self.assertEqual(epic.metric('epic_worker_shadow_checks_total{linker="random",result="agree"}'), len(questions))
