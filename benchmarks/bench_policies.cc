@@ -11,6 +11,7 @@
 #include <iostream>
 #include <map>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -30,7 +31,7 @@ namespace {
 
 struct Options {
   std::string model;
-  int threads = 2;
+  int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   std::string format = "table";
   std::string save;
   eval::TaskOptions task;
@@ -226,6 +227,9 @@ int Main(const Options& options) {
   for (const std::string& name : options.policies) {
     absl::StatusOr<RowPolicy> policy = RowPolicy::Parse(name);
     if (!policy.ok()) return Fail(policy.status());
+    if (std::ranges::any_of(policies, [&](const RowPolicy& known) { return known.name == name; })) {
+      return Fail(absl::InvalidArgumentError(fmt::format("policy {} is named twice", name)));
+    }
     policies.push_back(*std::move(policy));
   }
   absl::StatusOr<std::unique_ptr<PolicyModel>> model = PolicyModel::Open(options.model, options.threads);
@@ -243,7 +247,7 @@ int main(int argc, char** argv) {
   options.task = {.name = "gate", .data = "examples", .examples_max = 0};
   CLI::App app("How far from full recompute a prompt ends, by each of many choices of rows, at equal rows");
   app.add_option("--model", options.model, "a GGUF file or a folder of safetensors")->envname("EPIC_MODEL")->required();
-  app.add_option("--threads", options.threads, "compute threads")->check(CLI::Range(1, 1024));
+  app.add_option("--threads", options.threads, "compute threads; default: one a core")->check(CLI::Range(1, 1024));
   app.add_option("--task", options.task.name, "a task of `epic eval`, or gate: the questions of `epic eval gate`");
   app.add_option("--data", options.task.data, "the task's data; for gate a folder as examples/ is");
   app.add_option("--examples", options.task.examples_max, "how many, 0: all")->check(CLI::Range(0, 1 << 20));
