@@ -4,6 +4,7 @@
 #include <span>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "core/identifiers.h"
 #include "core/limits.h"
 #include "core/status_macros.h"
@@ -31,20 +32,26 @@ absl::Status CheckDeadline(Deadline deadline) {
 }  // namespace
 
 CacheNode::CacheNode(const CacheNodeOptions& options, std::unique_ptr<Manifest> manifest,
-                     std::unique_ptr<BlockStore> store, ChunkCompiler* compiler)
+                     std::unique_ptr<TieredStore> store, ChunkCompiler* compiler)
     : options_(WithClock(options)),
       manifest_(std::move(manifest)),
-      store_(std::move(store)),
       compiler_(compiler),
       registry_(std::make_unique<DocumentRegistry>(manifest_.get(), compiler, options_.chunker,
-                                                   options_.default_recipe_id, options_.clock)) {}
+                                                   options_.default_recipe_id, options_.clock)),
+      pinned_(options_.pinned_bytes_max),
+      store_(std::move(store)) {
+  store_->SetDiskFilter([this](const ChunkKey& key) { return registry_->table().IsReferenced(key); });
+  store_->host().SetRemovalObserver([this](const ChunkKey& key) { pinned_.OnMissing(key); });
+}
 
 absl::StatusOr<std::unique_ptr<CacheNode>> CacheNode::Create(const CacheNodeOptions& options,
                                                              std::unique_ptr<Manifest> manifest,
-                                                             std::unique_ptr<BlockStore> store,
+                                                             std::unique_ptr<TieredStore> store,
                                                              ChunkCompiler* compiler) {
   std::unique_ptr<CacheNode> node(new CacheNode(options, std::move(manifest), std::move(store), compiler));
   EPIC_RETURN_IF_ERROR(node->registry_->Load());
+  EPIC_RETURN_IF_ERROR(node->AdoptDisk());
+  EPIC_RETURN_IF_ERROR(node->LoadPins());
   CompileObserver* const observer = node.get();
   node->queue_ = std::make_unique<CompileQueue>(options.compile, compiler, node->store_.get(), observer);
   return node;
@@ -54,7 +61,130 @@ CacheNode::~CacheNode() { Shutdown(); }
 
 void CacheNode::Shutdown() {
   if (queue_ != nullptr) queue_->Stop();
+  store_->Stop();
   WakeWaiters();
+}
+
+absl::Status CacheNode::AdoptDisk() {
+  if (store_->disk() == nullptr) return absl::OkStatus();
+  std::vector<ChunkKey> held;
+  store_->disk()->ForEach([&](const ChunkKey& key, const BlockTier::Entry&) { held.push_back(key); });
+  std::vector<ChunkKey> unknown;
+  for (const ChunkKey& key : held) {
+    if (registry_->table().IsReferenced(key)) {
+      registry_->table().OnCompiled(key);
+      ++adoption_.adopted_blocks;
+    } else {
+      unknown.push_back(key);
+    }
+  }
+  if (unknown.empty()) return absl::OkStatus();
+  // Blocks of other models stay, as long as their documents do. The others are left by a crash between a document's
+  // deletion and that of its blocks.
+  EPIC_ASSIGN_OR_RETURN(const absl::flat_hash_set<ChunkKey> referenced, registry_->ReferencedKeys());
+  for (const ChunkKey& key : unknown) {
+    if (referenced.contains(key)) continue;
+    store_->disk()->Drop(key);
+    ++adoption_.orphaned_blocks;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CacheNode::LoadPins() {
+  return registry_->ForEachPinned([this](const DocumentName& name, const ChunkListRecord& list) {
+    const absl::StatusOr<std::vector<ChunkKey>> fresh = pinned_.Add(name, ChunksToPin(list));
+    if (!fresh.ok()) {
+      // The limit was lowered. The pin stays on record for a node with more room.
+      spdlog::warn("a pinned document is not kept in memory: {}", std::string(fresh.status().message()));
+      return;
+    }
+    for (const ChunkKey& key : *fresh) store_->host().Pin(key);
+  });
+}
+
+std::vector<PinnedDocuments::Chunk> CacheNode::ChunksToPin(const ChunkListRecord& list) const {
+  std::vector<PinnedDocuments::Chunk> chunks;
+  for (size_t i = 0; i < list.keys.size(); ++i) {
+    const std::span<const int32_t> tokens = list.TokensOf(i);
+    const KvBlockInfo info =
+        store_->HostInfo(BlockInfo(list.keys[i], list.RecipeOf(i), {tokens.begin(), tokens.end()}));
+    const size_t pages = (KvBlockBytes(info) + kBlockAlignmentBytes - 1) / kBlockAlignmentBytes;
+    chunks.push_back({list.keys[i], pages * kBlockAlignmentBytes});
+  }
+  return chunks;
+}
+
+void CacheNode::ReleasePin(const DocumentName& name) {
+  const std::optional<std::vector<ChunkKey>> released = pinned_.Remove(name);
+  if (!released.has_value()) return;
+  for (const ChunkKey& key : *released) store_->host().Unpin(key);
+}
+
+absl::StatusOr<CacheNode::Pinned> CacheNode::PinDocument(const std::string& tenant, const std::string& id,
+                                                         Deadline deadline) {
+  EPIC_RETURN_IF_ERROR(CheckDeadline(deadline));
+  std::vector<ChunkKey> fresh;
+  DocumentName pinned_name;
+  bool is_new = false;
+  const auto admit = [&](const DocumentName& name, const ChunkListRecord& list) -> absl::Status {
+    is_new = !pinned_.Contains(name);
+    EPIC_ASSIGN_OR_RETURN(fresh, pinned_.Add(name, ChunksToPin(list)));
+    pinned_name = name;
+    for (const ChunkKey& key : fresh) store_->host().Pin(key);
+    return absl::OkStatus();
+  };
+  const absl::StatusOr<ChunkListRecord> list = registry_->Pin(tenant, id, deadline, admit);
+  if (!list.ok()) {
+    if (is_new) ReleasePin(pinned_name);  // what is not durable is no pin
+    return list.status();
+  }
+  queue_->Wake();
+  Pinned pinned{.chunk_count = static_cast<int32_t>(list->keys.size())};
+  for (const PinnedDocuments::Chunk& chunk : ChunksToPin(*list)) {
+    pinned.bytes += chunk.bytes;
+    if (store_->host().Contains(chunk.key)) ++pinned.resident_chunk_count;
+  }
+  return pinned;
+}
+
+absl::StatusOr<bool> CacheNode::UnpinDocument(const std::string& tenant, const std::string& id, Deadline deadline) {
+  EPIC_RETURN_IF_ERROR(CheckDeadline(deadline));
+  bool was_pinned = false;
+  EPIC_RETURN_IF_ERROR(registry_->Unpin(tenant, id, deadline, [&](const DocumentName& name) {
+    was_pinned = pinned_.Contains(name);
+    ReleasePin(name);
+  }));
+  return was_pinned;
+}
+
+absl::StatusOr<EvictionReport> CacheNode::Evict(const std::string& tenant, const std::vector<std::string>& ids,
+                                                bool from_host, bool from_disk, Deadline deadline) {
+  EPIC_RETURN_IF_ERROR(CheckDeadline(deadline));
+  std::vector<ChunkKey> keys;
+  for (const std::string& id : ids) {
+    EPIC_ASSIGN_OR_RETURN(const DocumentInfo info, registry_->Get(tenant, id));
+    const std::vector<ChunkKey> of_document = registry_->table().Keys({info.record.tenant, info.record.id});
+    keys.insert(keys.end(), of_document.begin(), of_document.end());
+  }
+  if (ids.empty()) {
+    if (from_host) keys = store_->host().Keys();
+    if (from_disk && store_->disk() != nullptr) {
+      store_->disk()->ForEach([&](const ChunkKey& key, const BlockTier::Entry&) { keys.push_back(key); });
+    }
+  }
+  std::sort(keys.begin(), keys.end());
+  keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
+  EvictionReport report;
+  for (const ChunkKey& key : keys) {
+    if (from_host && store_->host().Contains(key)) {
+      ++(store_->host().Evict(key) ? report.evicted_host_blocks : report.kept_blocks);
+    }
+    if (from_disk && store_->OnDisk(key)) {
+      store_->disk()->Drop(key);
+      ++report.evicted_disk_blocks;
+    }
+  }
+  return report;
 }
 
 absl::StatusOr<CacheNode::Created> CacheNode::CreateDocument(const NewDocument& document, Deadline deadline) {
@@ -63,6 +193,8 @@ absl::StatusOr<CacheNode::Created> CacheNode::CreateDocument(const NewDocument& 
   // Also after an error: an expired document of the same id may have been removed.
   queue_->Wake();
   if (!created.ok()) return created.status();
+  // The one that had expired under this name was deleted with its pin.
+  if (created->created) ReleasePin({created->document.record.tenant, created->document.record.id});
   DropUnreferenced(created->freed_keys);
   return Created{.document = std::move(created->document), .created = created->created};
 }
@@ -82,6 +214,7 @@ absl::StatusOr<DocumentPage> CacheNode::ListDocuments(const std::string& tenant,
 absl::Status CacheNode::DeleteDocument(const std::string& tenant, const std::string& id, Deadline deadline) {
   EPIC_RETURN_IF_ERROR(CheckDeadline(deadline));
   EPIC_ASSIGN_OR_RETURN(const std::vector<ChunkKey> free, registry_->Delete(tenant, id, deadline));
+  ReleasePin({tenant.empty() ? "default" : tenant, id});
   queue_->Wake();
   DropUnreferenced(free);
   return absl::OkStatus();
@@ -107,6 +240,9 @@ absl::StatusOr<std::vector<ResolvedDocument>> CacheNode::ResolveDocuments(const 
         fmt::format("document_ids has {} entries, the limit is {}", ids.size(), kPromptSegmentsMax));
   }
   EPIC_RETURN_IF_ERROR(CheckRecipeId(recipe_id));
+  KvShape host_shape = compiler_->kv_shape();
+  host_shape.dtype = store_->options().host_dtype;
+  const auto block_bytes = [&](int32_t tokens) { return KvBlockBytes(host_shape, tokens); };
   std::vector<ResolvedDocument> documents;
   for (const std::string& id : ids) {
     absl::StatusOr<ChunkListRecord> list = registry_->Resolve(tenant, id, recipe_id, deadline);
@@ -119,8 +255,8 @@ absl::StatusOr<std::vector<ResolvedDocument>> CacheNode::ResolveDocuments(const 
           {.key = list->keys[i],
            .token_ids = {tokens.begin(), tokens.end()},
            .context_token_count = static_cast<int32_t>(list->ContextOf(i).size()),
-           .block_bytes = KvBlockBytes(compiler_->kv_shape(), static_cast<int32_t>(tokens.size())),
-           .resident = store_->Contains(list->keys[i])});
+           .block_bytes = block_bytes(static_cast<int32_t>(tokens.size())),
+           .resident = store_->Holds(list->keys[i])});
     }
     documents.push_back(std::move(document));
   }
@@ -130,7 +266,7 @@ absl::StatusOr<std::vector<ResolvedDocument>> CacheNode::ResolveDocuments(const 
 int32_t CacheNode::ResidentChunks(const DocumentName& name) const {
   const std::vector<ChunkKey> keys = registry_->table().Keys(name);
   return static_cast<int32_t>(
-      std::count_if(keys.begin(), keys.end(), [this](const ChunkKey& key) { return store_->Contains(key); }));
+      std::count_if(keys.begin(), keys.end(), [this](const ChunkKey& key) { return store_->host().Contains(key); }));
 }
 
 KvBlockInfo CacheNode::BlockInfo(const ChunkKey& key, const Recipe& recipe, std::vector<int32_t> token_ids) const {
@@ -145,11 +281,22 @@ KvBlockInfo CacheNode::BlockInfo(const ChunkKey& key, const Recipe& recipe, std:
 }
 
 std::optional<CompileJob> CacheNode::NextBackgroundJob() {
-  std::optional<DocumentRegistry::ChunkWork> work = registry_->NextWork();
-  if (!work.has_value()) return std::nullopt;
-  return CompileJob{.info = BlockInfo(work->key, work->recipe, std::move(work->token_ids)),
-                    .recipe = work->recipe,
-                    .context = std::move(work->context)};
+  if (std::optional<DocumentRegistry::ChunkWork> work = registry_->NextWork(); work.has_value()) {
+    return JobOf(*std::move(work));
+  }
+  // Then what is pinned and not in memory.
+  const auto held = [this](const ChunkKey& key) { return store_->host().Contains(key); };
+  while (const std::optional<ChunkKey> key = pinned_.NextMissing(held)) {
+    std::optional<DocumentRegistry::ChunkWork> work = registry_->WorkFor(*key);
+    if (work.has_value()) return JobOf(*std::move(work));
+  }
+  return std::nullopt;
+}
+
+CompileJob CacheNode::JobOf(DocumentRegistry::ChunkWork work) const {
+  return CompileJob{.info = BlockInfo(work.key, work.recipe, std::move(work.token_ids)),
+                    .recipe = work.recipe,
+                    .context = std::move(work.context)};
 }
 
 void CacheNode::OnCompileFinished(const CompileJob& job, const absl::Status& status, bool requested) {
@@ -161,10 +308,12 @@ void CacheNode::OnCompileFinished(const CompileJob& job, const absl::Status& sta
     if (!requested && !table.IsReferenced(key)) store_->Drop(key);
     return;
   }
+  if (absl::IsResourceExhausted(status) || absl::IsCancelled(status)) pinned_.OnMissing(key);
   switch (status.code()) {
     case absl::StatusCode::kResourceExhausted:
     case absl::StatusCode::kCancelled:
     case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kNotFound:
       table.OnPostponed(key);
       break;
     default:
@@ -243,7 +392,7 @@ absl::Status CacheNode::CheckChunk(const LocateQuery& query, size_t index, const
 }
 
 absl::StatusOr<BlockStore::Lease> CacheNode::AcquireHeld(const LocateQuery::Chunk& chunk) {
-  absl::StatusOr<BlockStore::Lease> lease = store_->Acquire(chunk.key, chunk.token_ids);
+  absl::StatusOr<BlockStore::Lease> lease = store_->host().Acquire(chunk.key, chunk.token_ids);
   switch (lease.status().code()) {
     case absl::StatusCode::kNotFound:
       return BlockStore::Lease();
@@ -269,16 +418,21 @@ absl::StatusOr<std::vector<CacheNode::LeasedChunk>> CacheNode::LocateLeases(cons
     EPIC_ASSIGN_OR_RETURN(leased[i].lease, AcquireHeld(chunk));
     if (leased[i].lease) {
       leased[i].origin = BlockOrigin::kHeld;
-    } else if (query.compile_missing) {
+    } else if (query.compile_missing || store_->OnDisk(chunk.key)) {
       const Recipe recipe = RecipeBehind(query.recipe, chunk.context_token_ids);
-      CompileJob job{.info = BlockInfo(chunk.key, recipe, chunk.token_ids), .recipe = recipe, .context = {}};
+      CompileJob job{.info = BlockInfo(chunk.key, recipe, chunk.token_ids), .recipe = recipe,
+                     .context = {},
+                     .load_only = !query.compile_missing};
       if (!chunk.context_token_ids.empty()) job.context = registry_->ContextOf(chunk.key);
       EPIC_ASSIGN_OR_RETURN(CompileQueue::Ticket ticket, queue_->Request(std::move(job)));
       tickets.emplace_back(i, std::move(ticket));
     }
   }
   for (const auto& [i, ticket] : tickets) {
-    EPIC_ASSIGN_OR_RETURN(CompileQueue::Compiled compiled, queue_->Wait(ticket, deadline));
+    absl::StatusOr<CompileQueue::Compiled> waited = queue_->Wait(ticket, deadline);
+    if (!query.compile_missing && absl::IsNotFound(waited.status())) continue;
+    if (!waited.ok()) return waited.status();
+    CompileQueue::Compiled compiled = *std::move(waited);
     leased[i].origin = compiled.was_held ? BlockOrigin::kHeld : BlockOrigin::kCompiled;
     leased[i].lease = std::move(compiled.lease);
     leased[i].compile_us = compiled.compile_us;
@@ -299,13 +453,16 @@ absl::StatusOr<std::vector<BlockProvider::Located>> CacheNode::Locate(const Loca
 
 void CacheNode::SweepExpired(Deadline deadline) {
   DropUnreferenced(registry_->SweepExpired(deadline));
+  for (const PinnedDocuments::Pinned& pinned : pinned_.List(pinned_.count())) {
+    if (!registry_->table().ExpiresUnixMs(pinned.name).has_value()) ReleasePin(pinned.name);
+  }
   queue_->Wake();
 }
 
 absl::StatusOr<CacheNodeStatus> CacheNode::Status() const {
   CacheNodeStatus status;
   EPIC_ASSIGN_OR_RETURN(status.documents, registry_->CountDocuments());
-  status.store = store_->Stats();
+  status.store = store_->host().Stats();
   status.compile = queue_->Stats();
   status.chunks_waiting = registry_->table().chunks_waiting();
   return status;

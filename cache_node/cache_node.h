@@ -1,7 +1,7 @@
 // A cache node without its wire: registers documents, compiles their chunks, holds KV and hands it out.
 //
-// It puts together the registry of documents (durable), the block store (memory within a limit), the compile queue and
-// a compiler. It is the BlockProvider that transports stand on: in process, and the gRPC services of a node process.
+// It puts together the registry of documents (durable), the tiers of blocks (memory and disk, each within a limit), the
+// compile queue and a compiler. It is the BlockProvider that transports stand on: in process, and the gRPC services of a node process.
 //
 // Thread-safe. Every call that can wait takes a deadline; one that has passed is DEADLINE_EXCEEDED at once.
 #ifndef EPIC_CACHE_NODE_CACHE_NODE_H_
@@ -21,9 +21,11 @@
 #include "cache_node/compile_queue.h"
 #include "cache_node/compiler.h"
 #include "cache_node/document_registry.h"
+#include "cache_node/pinned_documents.h"
 #include "core/chunker.h"
 #include "storage/block_store.h"
 #include "storage/manifest.h"
+#include "storage/tiered_store.h"
 #include "transfer/block_source.h"
 
 namespace epic {
@@ -33,6 +35,7 @@ struct CacheNodeOptions {
   CompileQueueOptions compile;
   std::string default_recipe_id = kPlainRecipeId;  // of documents that name none: "plain" or "document"
   DocumentRegistry::Clock clock;                   // milliseconds since 1970; empty: the system's
+  size_t pinned_bytes_max = 0;                     // of the host tier, for pinned documents
 };
 
 struct ResolvedDocument {
@@ -55,12 +58,26 @@ struct CacheNodeStatus {
   int64_t chunks_waiting = 0;  // of documents, not yet with the compiler
 };
 
+// Why an operator's order left blocks where they were, and how many went.
+struct EvictionReport {
+  int64_t evicted_host_blocks = 0;
+  int64_t evicted_disk_blocks = 0;
+  int64_t kept_blocks = 0;  // under a lease or pinned
+};
+
+// What the node found on disk when it started.
+struct AdoptionReport {
+  int64_t adopted_blocks = 0;
+  int64_t orphaned_blocks = 0;  // nothing refers to them any more; dropped
+};
+
 class CacheNode : public BlockProvider, private CompileObserver {
  public:
-  // Reads the manifest and begins to compile what it lists for the present model. `compiler` must outlive the node.
+  // Reads the manifest, adopts the blocks of its documents that are on disk, drops those of no document, and begins to
+  // compile what is missing for the present model. `compiler` must outlive the node.
   static absl::StatusOr<std::unique_ptr<CacheNode>> Create(const CacheNodeOptions& options,
                                                            std::unique_ptr<Manifest> manifest,
-                                                           std::unique_ptr<BlockStore> store, ChunkCompiler* compiler);
+                                                           std::unique_ptr<TieredStore> store, ChunkCompiler* compiler);
   // Shuts down first. REQUIRES: no view that Locate returned is alive.
   ~CacheNode() override;
 
@@ -75,6 +92,20 @@ class CacheNode : public BlockProvider, private CompileObserver {
                                              const std::string& page_token, Deadline deadline) const;
   // Also frees the KV of chunks that no other document has.
   absl::Status DeleteDocument(const std::string& tenant, const std::string& id, Deadline deadline);
+  // Keeps a document's chunks in memory from now on, durably; those that are not there are brought there in the
+  // background. RESOURCE_EXHAUSTED: more than pinned_bytes_max.
+  struct Pinned {
+    int32_t chunk_count = 0;
+    int32_t resident_chunk_count = 0;
+    size_t bytes = 0;
+  };
+  absl::StatusOr<Pinned> PinDocument(const std::string& tenant, const std::string& id, Deadline deadline);
+  // False where it was not pinned.
+  absl::StatusOr<bool> UnpinDocument(const std::string& tenant, const std::string& id, Deadline deadline);
+  bool IsPinned(const DocumentName& name) const { return pinned_.Contains(name); }
+  // Drops chunks of these documents, or of all where `ids` is empty, from memory, from disk, or both.
+  absl::StatusOr<EvictionReport> Evict(const std::string& tenant, const std::vector<std::string>& ids, bool from_host,
+                                       bool from_disk, Deadline deadline);
   absl::StatusOr<DocumentInfo> AskForDocument(const std::string& tenant, const std::string& id, Deadline deadline);
   // NOT_FOUND names the document. FAILED_PRECONDITION: another model than the node's.
   absl::StatusOr<std::vector<ResolvedDocument>> ResolveDocuments(const std::string& tenant,
@@ -110,7 +141,12 @@ class CacheNode : public BlockProvider, private CompileObserver {
   void SweepExpired(Deadline deadline);
 
   absl::StatusOr<CacheNodeStatus> Status() const;
-  BlockStoreStats StoreStats() const { return store_->Stats(); }
+  BlockStoreStats StoreStats() const { return store_->host().Stats(); }
+  TieredStore& tiers() { return *store_; }
+  const TieredStore& tiers() const { return *store_; }
+  const AdoptionReport& adoption() const { return adoption_; }
+  const PinnedDocuments& pinned() const { return pinned_; }
+  Manifest& manifest() { return *manifest_; }
   CompileQueueStats CompileStats() const { return queue_->Stats(); }
   int64_t chunks_waiting() const { return registry_->table().chunks_waiting(); }
   uint64_t damaged_blocks_total() const { return damaged_blocks_; }
@@ -120,8 +156,10 @@ class CacheNode : public BlockProvider, private CompileObserver {
   void Shutdown();
 
  private:
-  CacheNode(const CacheNodeOptions& options, std::unique_ptr<Manifest> manifest, std::unique_ptr<BlockStore> store,
+  CacheNode(const CacheNodeOptions& options, std::unique_ptr<Manifest> manifest, std::unique_ptr<TieredStore> store,
             ChunkCompiler* compiler);
+  absl::Status AdoptDisk();
+  absl::Status LoadPins();
 
   std::optional<CompileJob> NextBackgroundJob() override;
   void OnCompileFinished(const CompileJob& job, const absl::Status& status, bool requested) override;
@@ -134,12 +172,17 @@ class CacheNode : public BlockProvider, private CompileObserver {
   // The block where it is held and sound; empty where it must be compiled.
   absl::StatusOr<BlockStore::Lease> AcquireHeld(const LocateQuery::Chunk& chunk);
   void DropUnreferenced(const std::vector<ChunkKey>& keys);
+  std::vector<PinnedDocuments::Chunk> ChunksToPin(const ChunkListRecord& list) const;
+  void ReleasePin(const DocumentName& name);
+  CompileJob JobOf(DocumentRegistry::ChunkWork work) const;
 
   const CacheNodeOptions options_;
   const std::unique_ptr<Manifest> manifest_;
-  const std::unique_ptr<BlockStore> store_;
   ChunkCompiler* const compiler_;
   const std::unique_ptr<DocumentRegistry> registry_;
+  PinnedDocuments pinned_;
+  AdoptionReport adoption_;
+  const std::unique_ptr<TieredStore> store_;  // its threads ask the registry
   std::atomic<uint64_t> damaged_blocks_{0};
   std::unique_ptr<CompileQueue> queue_;  // last: its thread uses all the others
 };

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "cache_node/compiler.h"
+#include "core/eviction_policy.h"
 #include "server/config.h"
 #include "server/server_options.h"
 
@@ -19,8 +20,23 @@ struct CacheNodeServerOptions {
   std::string advertise_address;
   // Folder of what is durable; made where it is not there. One process at a time.
   std::string data_dir;
+  // The second copy of the manifest; on another disk it outlives the first one's. Empty: beside the first.
+  std::string manifest_copy_dir;
   // The host tier, a hard limit. At least one block of the longest chunk.
   size_t kv_capacity_bytes = size_t{2} << 30;
+  // The disk tier, a hard limit; 0: none. It takes room as it needs it, and none of the last `disk_free_bytes_min`.
+  size_t disk_capacity_bytes = size_t{8} << 30;
+  std::string disk_dir;  // its folder; empty: "blocks" in the data directory
+  // What stays free on the file systems of manifest and disk tier: below it registrations are refused and the disk tier
+  // does not grow.
+  size_t disk_free_bytes_min = size_t{64} << 20;
+  // In which encoding the tiers keep blocks: "bf16", "fp16" or "int8".
+  std::string kv_dtype = "bf16";
+  std::string disk_kv_dtype = "bf16";
+  std::string eviction_policy = EvictionPolicyNames().front();  // of both tiers
+  size_t pinned_bytes_max = 0;                                  // 0: half of kv_capacity_bytes
+  bool reserved_huge_pages = false;
+  bool lock_memory = false;
   // Tokens that a chunk is meant to have. In [16, 4096], and twice as many must fit the model's context.
   int32_t chunk_tokens = 512;
   // How documents are compiled whose registration does not say: "plain" or "document". Empty: as the verdicts recommend
@@ -36,9 +52,10 @@ struct CacheNodeServerOptions {
   absl::Status ValidateFor(const ChunkCompiler& compiler) const;
 };
 
-// Options "listen" and those of the server, "advertise", "data-dir", "kv-capacity-bytes", "chunk-tokens",
-// "default-recipe", "linker-verdicts",
-// "protect-blocks".
+// Those of the tiers: "kv-capacity-bytes", "disk-capacity-bytes", "disk-dir" and so on to "lock-memory".
+void DeclareTierOptions(CacheNodeServerOptions* options, Config* config);
+// Options "listen" and those of the server, "advertise", "data-dir", those of the tiers, "chunk-tokens",
+// "default-recipe", "linker-verdicts", "protect-blocks".
 void DeclareCacheNodeServerOptions(CacheNodeServerOptions* options, Config* config);
 // "default-recipe" alone.
 void DeclareDefaultRecipe(CacheNodeServerOptions* options, Config* config);

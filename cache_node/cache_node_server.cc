@@ -4,16 +4,20 @@
 #include <thread>
 #include <utility>
 
+#include "cache_node/cache_admin_service.h"
 #include "cache_node/cache_node.h"
 #include "cache_node/cache_service.h"
 #include "cache_node/document_service.h"
 #include "cache_node/engine_compiler.h"
 #include "cache_node/node_metrics.h"
+#include "core/kv_encoding.h"
 #include "core/status_macros.h"
 #include "core/sync.h"
 #include "engine/linker_gate.h"
 #include "server/model_info.h"
 #include "spdlog/spdlog.h"
+#include "storage/disk_tier.h"
+#include "storage/tiered_store.h"
 
 namespace epic {
 namespace {
@@ -44,6 +48,7 @@ struct CacheNodeServer::Parts {
   std::unique_ptr<NodeMetrics> node_metrics;
   std::unique_ptr<DocumentServiceImpl> document_service;
   std::unique_ptr<CacheServiceImpl> cache_service;
+  std::unique_ptr<CacheAdminServiceImpl> admin_service;
   std::unique_ptr<GrpcServer> server;
   std::string address;
   std::string home;
@@ -99,6 +104,36 @@ absl::StatusOr<std::string> DefaultRecipe(const CacheNodeServerOptions& options,
 
 }  // namespace
 
+namespace {
+
+absl::StatusOr<std::unique_ptr<TieredStore>> OpenTiers(const CacheNodeServerOptions& options) {
+  TieredStoreOptions tiers;
+  EPIC_ASSIGN_OR_RETURN(tiers.host_dtype, ParseKvDtype(options.kv_dtype));
+  EPIC_ASSIGN_OR_RETURN(tiers.disk_dtype, ParseKvDtype(options.disk_kv_dtype));
+  EPIC_ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> host,
+                        BlockStore::Create({.capacity_bytes = options.kv_capacity_bytes,
+                                            .protect_published = options.protect_blocks,
+                                            .eviction_policy = options.eviction_policy,
+                                            .arena = {.reserved_huge_pages = options.reserved_huge_pages,
+                                                      .lock_memory = options.lock_memory}}));
+  std::unique_ptr<DiskTier> disk;
+  if (options.disk_capacity_bytes > 0) {
+    EPIC_ASSIGN_OR_RETURN(std::unique_ptr<EvictionPolicy> policy,
+                          MakeEvictionPolicy(options.eviction_policy, options.disk_capacity_bytes));
+    DiskTierOptions disk_options;
+    disk_options.folder = options.disk_dir.empty()
+                              ? (std::filesystem::path(options.data_dir) / "blocks").string()
+                              : options.disk_dir;
+    disk_options.capacity_bytes = options.disk_capacity_bytes;
+    disk_options.segment_bytes = std::min(disk_options.segment_bytes, options.disk_capacity_bytes / 4);
+    disk_options.free_bytes_min = options.disk_free_bytes_min;
+    EPIC_ASSIGN_OR_RETURN(disk, DiskTier::Open(disk_options, std::move(policy)));
+  }
+  return std::make_unique<TieredStore>(tiers, std::move(host), std::move(disk));
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<CacheNodeServer>> CacheNodeServer::Create(const CacheNodeServerOptions& options,
                                                                          std::shared_ptr<ChunkCompiler> compiler,
                                                                          const v1::ModelInfo& model,
@@ -106,17 +141,22 @@ absl::StatusOr<std::unique_ptr<CacheNodeServer>> CacheNodeServer::Create(const C
   EPIC_RETURN_IF_ERROR(options.Validate());
   EPIC_RETURN_IF_ERROR(options.ValidateFor(*compiler));
   // First what can be refused at once: the folder may belong to another process.
-  EPIC_ASSIGN_OR_RETURN(std::unique_ptr<Manifest> manifest,
-                        Manifest::Open((std::filesystem::path(options.data_dir) / "manifest").string()));
+  const std::filesystem::path data_dir = options.data_dir;
   EPIC_ASSIGN_OR_RETURN(
-      std::unique_ptr<BlockStore> store,
-      BlockStore::Create({.capacity_bytes = options.kv_capacity_bytes, .protect_published = options.protect_blocks}));
+      std::unique_ptr<Manifest> manifest,
+      Manifest::Open({.folder = (data_dir / "manifest").string(),
+                      .copy_folder = options.manifest_copy_dir.empty() ? (data_dir / "manifest-copy").string()
+                                                                       : options.manifest_copy_dir,
+                      .free_bytes_min = options.disk_free_bytes_min}));
+  EPIC_ASSIGN_OR_RETURN(std::unique_ptr<TieredStore> store, OpenTiers(options));
 
   auto parts = std::make_unique<Parts>();
   parts->compiler = std::move(compiler);
   parts->metrics = metrics == nullptr ? std::make_shared<Metrics>() : std::move(metrics);
   CacheNodeOptions node_options;
   EPIC_ASSIGN_OR_RETURN(node_options.default_recipe_id, DefaultRecipe(options, *parts->compiler));
+  node_options.pinned_bytes_max =
+      options.pinned_bytes_max == 0 ? options.kv_capacity_bytes / 2 : options.pinned_bytes_max;
   node_options.chunker.target_tokens = options.chunk_tokens;
   node_options.chunker.tail_tokens_min = std::min(node_options.chunker.tail_tokens_min, options.chunk_tokens / 4);
   EPIC_ASSIGN_OR_RETURN(parts->node,
@@ -124,8 +164,10 @@ absl::StatusOr<std::unique_ptr<CacheNodeServer>> CacheNodeServer::Create(const C
   parts->node_metrics = std::make_unique<NodeMetrics>(parts->metrics.get(), parts->node.get());
   parts->document_service = std::make_unique<DocumentServiceImpl>(parts->node.get());
   parts->cache_service = std::make_unique<CacheServiceImpl>(parts->node.get(), model);
+  parts->admin_service = std::make_unique<CacheAdminServiceImpl>(parts->node.get());
   EPIC_ASSIGN_OR_RETURN(parts->server,
-                        GrpcServer::Start(options.server, {parts->document_service.get(), parts->cache_service.get()}));
+                        GrpcServer::Start(options.server, {parts->document_service.get(), parts->cache_service.get(),
+                                                          parts->admin_service.get()}));
   parts->address = parts->server->address();
   parts->home = options.advertise_address.empty() ? parts->address : options.advertise_address;
   parts->document_service->SetHome(parts->home);
@@ -144,9 +186,13 @@ CacheNode& CacheNodeServer::node() { return *parts_->node; }
 std::shared_ptr<grpc::Channel> CacheNodeServer::InProcessChannel() { return parts_->server->InProcessChannel(); }
 
 void CacheNodeServer::Shutdown(milliseconds grace) {
+  const steady_clock::time_point deadline = steady_clock::now() + grace;
   parts_->document_service->StopWatches();
   // Calls that wait for a chunk may still get it within the grace.
+  parts_->admin_service->Stop();
   parts_->server->Shutdown(grace);
+  // What was compiled last is on disk for the next start.
+  parts_->node->tiers().WaitForWrites(deadline);
   parts_->node->Shutdown();
   parts_->StopHousekeeper();
 }

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 
+#include "core/kv_encoding.h"
+#include "core/status_macros.h"
 #include "fmt/format.h"
 #include "spdlog/spdlog.h"
+#include "storage/scratch_block.h"
 
 namespace epic {
 
@@ -16,12 +19,15 @@ struct CompileQueue::Entry {
   const CompileJob job;
 
   std::optional<BlockStore::Reservation> reservation;
+  std::shared_ptr<ScratchBlock> scratch;  // what the compiler writes, where the host tier keeps another encoding
   steady_clock::time_point submitted_at{};
   int attempts = 0;
   bool was_held = false;
   int64_t compile_us = 0;
 
   // shared
+  bool loads = false;      // from disk, until that failed
+  bool load_only = false;  // nobody wants it compiled
   bool urgent = false;
   bool submitted_urgent = false;
   bool running = false;
@@ -41,7 +47,7 @@ struct CompileQueue::Step {
   absl::Status reason;
 };
 
-CompileQueue::CompileQueue(const CompileQueueOptions& options, ChunkCompiler* compiler, BlockStore* store,
+CompileQueue::CompileQueue(const CompileQueueOptions& options, ChunkCompiler* compiler, TieredStore* store,
                            CompileObserver* observer)
     : options_(options), compiler_(compiler), store_(store), observer_(observer), thread_([this] { Run(); }) {}
 
@@ -63,18 +69,23 @@ void CompileQueue::Release(EntryPointer entry) {
 absl::StatusOr<CompileQueue::Ticket> CompileQueue::Request(CompileJob job) {
   std::shared_ptr<ChunkCompiler::Job> to_cancel;
   EntryPointer entry;
+  const bool on_disk = store_->OnDisk(job.info.key);
+  const bool load_only = job.load_only;
   {
     MutexLock lock(mutex_);
     if (stopping_) return absl::UnavailableError("the cache node is shutting down");
     EntryPointer& known = entries_[job.info.key];
     if (known == nullptr) {
-      if (urgent_.size() >= options_.waiting_max) {
+      if (urgent_.size() + to_load_.size() >= options_.waiting_max) {
         entries_.erase(job.info.key);
         return absl::ResourceExhaustedError(
-            fmt::format("{} chunks wait to be compiled already, the limit; try again later", options_.waiting_max));
+            fmt::format("{} chunks wait to be compiled or loaded already, the limit; try again later",
+                        options_.waiting_max));
       }
       known = std::make_shared<Entry>(std::move(job));
-      urgent_.push_back(known);
+      known->loads = on_disk;
+      known->load_only = known->job.load_only;
+      (on_disk ? to_load_ : urgent_).push_back(known);
       work_.NotifyOne();
     } else if (!known->urgent) {
       if (known->counts_as_background) --background_running_;
@@ -87,6 +98,7 @@ absl::StatusOr<CompileQueue::Ticket> CompileQueue::Request(CompileJob job) {
         work_.NotifyOne();
       }
     }
+    known->load_only = known->load_only && load_only;
     known->urgent = true;
     ++known->tickets;
     entry = known;
@@ -120,7 +132,9 @@ void CompileQueue::Stop() {
     MutexLock lock(mutex_);
     stopping_ = true;
     urgent_.insert(urgent_.end(), background_.begin(), background_.end());
+    urgent_.insert(urgent_.end(), to_load_.begin(), to_load_.end());
     background_.clear();
+    to_load_.clear();
     for (const auto& [key, entry] : entries_) {
       if (entry->handle != nullptr) handles.push_back(entry->handle);
     }
@@ -135,6 +149,7 @@ CompileQueueStats CompileQueue::Stats() const {
   CompileQueueStats stats = stats_;
   stats.waiting = urgent_.size();
   stats.running = static_cast<size_t>(running_);
+  stats.loading = static_cast<size_t>(loading_) + to_load_.size();
   return stats;
 }
 
@@ -171,9 +186,9 @@ CompileQueue::Step CompileQueue::NextStep() {
       done_.pop_front();
       return step;
     }
-    if (stopping_ && urgent_.empty() && running_ == 0) return step;
-    if (TakeUrgent(&step) || TakeBackground(&step)) return step;
-    const bool takes_background = !stopping_ && may_have_background_ && urgent_.empty() &&
+    if (stopping_ && urgent_.empty() && running_ == 0 && loading_ == 0) return step;
+    if (TakeLoad(&step) || TakeUrgent(&step) || TakeBackground(&step)) return step;
+    const bool takes_background = !stopping_ && may_have_background_ && urgent_.empty() && to_load_.empty() &&
                                   running_ < options_.running_max &&
                                   background_running_ < options_.background_running_max;
     if (!takes_background) {
@@ -195,6 +210,30 @@ bool CompileQueue::MustWait(const Entry& entry) const {
   return before != entries_.end() && (before->second->urgent || !entry.urgent);
 }
 
+void CompileQueue::SetRunning(Entry& entry, bool running) {
+  if (entry.running == running) return;
+  entry.running = running;
+  (entry.loads ? loading_ : running_) += running ? 1 : -1;
+}
+
+bool CompileQueue::TakeLoad(Step* step) {
+  if (to_load_.empty()) return false;
+  const EntryPointer entry = to_load_.front();
+  if (entry->urgent && entry->tickets == 0) {
+    step->kind = Step::Kind::kAbandon;
+    step->reason = absl::CancelledError("nobody waits for the chunk any more");
+  } else {
+    const bool waits_for_room =
+        entry->found_no_room && entry->completions_seen == completions_ && running_ + loading_ > 0;
+    if (loading_ >= options_.loading_max || waits_for_room) return false;
+    step->kind = Step::Kind::kStart;
+    SetRunning(*entry, true);
+  }
+  step->entry = entry;
+  to_load_.pop_front();
+  return true;
+}
+
 bool CompileQueue::TakeUrgent(Step* step) {
   auto next = urgent_.begin();
   while (next != urgent_.end() && !stopping_ && (*next)->tickets > 0 && MustWait(**next)) ++next;
@@ -206,11 +245,11 @@ bool CompileQueue::TakeUrgent(Step* step) {
                              : absl::CancelledError("nobody waits for the chunk any more");
   } else {
     // What found no room tries again when something that ran has finished, and may have left room.
-    const bool waits_for_room = entry->found_no_room && entry->completions_seen == completions_ && running_ > 0;
+    const bool waits_for_room =
+        entry->found_no_room && entry->completions_seen == completions_ && running_ + loading_ > 0;
     if (running_ >= options_.running_max || waits_for_room) return false;
     step->kind = Step::Kind::kStart;
-    entry->running = true;
-    ++running_;
+    SetRunning(*entry, true);
   }
   step->entry = entry;
   urgent_.erase(next);
@@ -224,8 +263,7 @@ bool CompileQueue::TakeBackground(Step* step) {
   if (next == background_.end()) return false;
   step->kind = Step::Kind::kStart;
   step->entry = *next;
-  step->entry->running = true;
-  ++running_;
+  SetRunning(*step->entry, true);
   background_.erase(next);
   return true;
 }
@@ -234,6 +272,7 @@ void CompileQueue::AskForBackground() {
   std::optional<CompileJob> job = observer_->NextBackgroundJob();
   if (!job.has_value()) return;
   EntryPointer entry;
+  const bool on_disk = store_->OnDisk(job->info.key);
   {
     MutexLock lock(mutex_);
     may_have_background_ = true;
@@ -242,13 +281,13 @@ void CompileQueue::AskForBackground() {
     if (known != nullptr) return;
     known = std::make_shared<Entry>(*std::move(job));
     known->counts_as_background = true;
+    known->loads = on_disk;
     ++background_running_;
-    if (MustWait(*known)) {
+    if (!on_disk && MustWait(*known)) {
       background_.push_back(known);
       return;
     }
-    known->running = true;
-    ++running_;
+    SetRunning(*known, true);
     entry = known;
   }
   Start(entry);
@@ -256,32 +295,75 @@ void CompileQueue::AskForBackground() {
 
 void CompileQueue::Start(const EntryPointer& entry) {
   const KvBlockInfo& info = entry->job.info;
-  if (store_->Contains(info.key)) {
-    absl::StatusOr<BlockStore::Lease> held = store_->Acquire(info.key, info.token_ids);
+  if (store_->host().Contains(info.key)) {
+    absl::StatusOr<BlockStore::Lease> held = store_->host().Acquire(info.key, info.token_ids);
     if (held.ok()) {
       entry->was_held = true;
       Complete(entry, std::move(held));
       return;
     }
   }
-  absl::StatusOr<BlockStore::Reservation> reservation = store_->Reserve(KvBlockBytes(info));
+  absl::StatusOr<BlockStore::Reservation> reservation = store_->host().Reserve(KvBlockBytes(store_->HostInfo(info)));
   if (!reservation.ok()) {
     OnNoRoom(entry, reservation.status());
     return;
   }
   entry->reservation.emplace(*std::move(reservation));
+  bool loads = false;
+  bool load_only = false;
+  {
+    MutexLock lock(mutex_);
+    loads = entry->loads;
+    load_only = entry->load_only;
+  }
+  if (loads) {
+    SubmitLoad(entry);
+    return;
+  }
+  if (load_only) {
+    entry->reservation.reset();
+    Complete(entry, absl::NotFoundError(fmt::format("no tier holds chunk {}", info.key.Hex())));
+    return;
+  }
+  if (store_->disk() != nullptr) store_->disk()->NoteMiss(info.key);
   Submit(entry);
 }
 
-// The blocks that are held from the beginning of the context on: behind a gap, those that follow would be of no use to
-// the rows that run for it.
+void CompileQueue::SubmitLoad(const EntryPointer& entry) {
+  const absl::Status submitted =
+      store_->Load(store_->HostInfo(entry->job.info), entry->reservation->padded_bytes(),
+                   [this, entry](absl::StatusOr<uint64_t> edition) {
+                     MutexLock lock(mutex_);
+                     done_.emplace_back(entry, std::move(edition));
+                     work_.NotifyOne();
+                   });
+  if (!submitted.ok()) FallBack(entry);
+}
+
+void CompileQueue::FallBack(const EntryPointer& entry) {
+  entry->reservation.reset();
+  MutexLock lock(mutex_);
+  ++stats_.load_fallbacks_total;
+  SetRunning(*entry, false);
+  entry->loads = false;
+  if (entry->urgent || stopping_) {
+    urgent_.push_front(entry);
+  } else {
+    background_.push_back(entry);
+  }
+}
+
+// The blocks that are held from the beginning of the context on, in memory or on disk: behind a gap, those that follow
+// would be of no use to the rows that run for it.
 std::vector<std::shared_ptr<const KvBlockView>> CompileQueue::HeldContext(const CompileJob& job) {
   std::vector<std::shared_ptr<const KvBlockView>> held;
   for (const ContextChunk& chunk : job.context) {
-    if (!store_->Contains(chunk.key)) break;
-    absl::StatusOr<BlockStore::Lease> lease = store_->Acquire(chunk.key, chunk.token_ids);
-    if (!lease.ok()) break;
-    held.push_back(SharedView(*std::move(lease)));
+    KvBlockInfo info = job.info;
+    info.key = chunk.key;
+    info.token_ids = chunk.token_ids;
+    absl::StatusOr<std::shared_ptr<const KvBlockView>> view = store_->View(info);
+    if (!view.ok() || (*view)->info().token_ids != chunk.token_ids) break;
+    held.push_back(*std::move(view));
   }
   return held;
 }
@@ -291,7 +373,11 @@ void CompileQueue::Submit(const EntryPointer& entry) {
   request.info = entry->job.info;
   request.recipe = entry->job.recipe;
   request.context = HeldContext(entry->job);
-  request.block = entry->reservation->bytes();
+  const KvBlockInfo& info = entry->job.info;
+  if (store_->HostInfo(info).shape.dtype != info.shape.dtype) {
+    entry->scratch = std::make_shared<ScratchBlock>(KvBlockBytes(info));
+  }
+  request.block = entry->scratch != nullptr ? entry->scratch->bytes() : entry->reservation->bytes();
   {
     MutexLock lock(mutex_);
     entry->submitted_urgent = entry->urgent;
@@ -321,8 +407,8 @@ void CompileQueue::Submit(const EntryPointer& entry) {
 }
 
 void CompileQueue::OnNoRoom(const EntryPointer& entry, const absl::Status& status) {
-  const size_t block_bytes = KvBlockBytes(entry->job.info);
-  const size_t capacity_bytes = store_->Stats().capacity_bytes;
+  const size_t block_bytes = KvBlockBytes(store_->HostInfo(entry->job.info));
+  const size_t capacity_bytes = store_->host().Stats().capacity_bytes;
   if (status.code() == absl::StatusCode::kResourceExhausted && block_bytes > capacity_bytes) {
     Complete(entry, absl::FailedPreconditionError(
                         fmt::format("a block of {} tokens takes {} bytes, more than the whole tier of {} bytes; raise "
@@ -332,12 +418,12 @@ void CompileQueue::OnNoRoom(const EntryPointer& entry, const absl::Status& statu
   }
   {
     MutexLock lock(mutex_);
-    if (status.code() == absl::StatusCode::kResourceExhausted && entry->urgent && running_ > 1 && !stopping_) {
+    if (status.code() == absl::StatusCode::kResourceExhausted && entry->urgent && running_ + loading_ > 1 &&
+        !stopping_) {
       entry->found_no_room = true;
       entry->completions_seen = completions_;
-      entry->running = false;
-      --running_;
-      urgent_.push_front(entry);
+      SetRunning(*entry, false);
+      (entry->loads ? to_load_ : urgent_).push_front(entry);
       return;
     }
   }
@@ -347,16 +433,23 @@ void CompileQueue::OnNoRoom(const EntryPointer& entry, const absl::Status& statu
 void CompileQueue::Finish(const EntryPointer& entry, absl::StatusOr<uint64_t> edition) {
   bool became_urgent = false;
   bool stopping = false;
+  bool loaded = false;
   {
     MutexLock lock(mutex_);
+    loaded = entry->loads;
     entry->handle = nullptr;
     became_urgent = entry->urgent && !entry->submitted_urgent;
     stopping = stopping_;
   }
   if (!edition.ok()) {
     entry->reservation.reset();
+    entry->scratch.reset();
     if (stopping) {
       Complete(entry, absl::UnavailableError("the cache node is shutting down"));
+    } else if (loaded) {
+      spdlog::warn("chunk {} could not be read from disk and is compiled again: {}", entry->job.info.key.Hex(),
+                   std::string(edition.status().message()));
+      FallBack(entry);
     } else if (became_urgent && edition.status().code() == absl::StatusCode::kCancelled) {
       Start(entry);
     } else {
@@ -364,19 +457,26 @@ void CompileQueue::Finish(const EntryPointer& entry, absl::StatusOr<uint64_t> ed
     }
     return;
   }
-  const auto compile_time = steady_clock::now() - entry->submitted_at;
-  entry->compile_us = std::chrono::duration_cast<std::chrono::microseconds>(compile_time).count();
-  absl::StatusOr<BlockStore::Lease> lease = store_->Publish(*std::move(entry->reservation));
-  entry->reservation.reset();
+  if (loaded) {
+    entry->was_held = true;
+  } else {
+    const auto compile_time = steady_clock::now() - entry->submitted_at;
+    entry->compile_us = std::chrono::duration_cast<std::chrono::microseconds>(compile_time).count();
+  }
+  absl::StatusOr<BlockStore::Lease> lease = Publish(entry);
   const bool damaged = lease.status().code() == absl::StatusCode::kDataLoss;
   {
     MutexLock lock(mutex_);
-    if (lease.ok()) {
+    if (lease.ok() && !loaded) {
       ++stats_.compiled_chunks_total;
       stats_.compiled_tokens_total += entry->job.info.token_ids.size();
     } else if (damaged) {
       ++stats_.damaged_total;
     }
+  }
+  if (damaged && loaded && !stopping) {
+    FallBack(entry);
+    return;
   }
   if (damaged && entry->attempts < options_.attempts_max && !stopping) {
     spdlog::warn("chunk {} was damaged before it was published and is compiled again: {}", entry->job.info.key.Hex(),
@@ -385,6 +485,19 @@ void CompileQueue::Finish(const EntryPointer& entry, absl::StatusOr<uint64_t> ed
     return;
   }
   Complete(entry, std::move(lease));
+}
+
+absl::StatusOr<BlockStore::Lease> CompileQueue::Publish(const EntryPointer& entry) {
+  const std::shared_ptr<ScratchBlock> compiled = std::move(entry->scratch);
+  BlockStore::Reservation reservation = *std::move(entry->reservation);
+  entry->reservation.reset();
+  if (compiled != nullptr) {
+    EPIC_ASSIGN_OR_RETURN(const KvBlockView view, KvBlockView::Parse(compiled->bytes()));
+    EPIC_RETURN_IF_ERROR(view.VerifyPayload());
+    EPIC_RETURN_IF_ERROR(
+        EncodeKvBlock(view, store_->HostInfo(entry->job.info).shape.dtype, reservation.bytes()));
+  }
+  return store_->Publish(std::move(reservation), static_cast<double>(entry->compile_us));
 }
 
 void CompileQueue::Complete(const EntryPointer& entry, absl::StatusOr<BlockStore::Lease> result) {
@@ -397,7 +510,7 @@ void CompileQueue::Complete(const EntryPointer& entry, absl::StatusOr<BlockStore
       background_after_ = steady_clock::now() + options_.retry_delay;
       if (!requested) ++stats_.postponed_total;
     } else if (!status.ok() && status.code() != absl::StatusCode::kCancelled &&
-               status.code() != absl::StatusCode::kUnavailable) {
+               status.code() != absl::StatusCode::kUnavailable && status.code() != absl::StatusCode::kNotFound) {
       ++stats_.failures_total;
     }
   }
@@ -405,7 +518,7 @@ void CompileQueue::Complete(const EntryPointer& entry, absl::StatusOr<BlockStore
   observer_->OnCompileFinished(entry->job, status, requested);
   MutexLock lock(mutex_);
   entries_.erase(entry->job.info.key);
-  if (entry->running) --running_;
+  SetRunning(*entry, false);
   if (entry->counts_as_background) --background_running_;
   ++completions_;
   // The observer may have put the chunk back to be compiled.

@@ -1,4 +1,5 @@
-// Compiles chunks into a block store: urgently for requests that wait, in the background for documents.
+// Brings chunks into memory: from disk where a copy is there, else by compiling; urgently for requests that wait, in the
+// background for documents.
 //
 // One map of chunks in flight makes sure that a key is compiled once, however many ask for it at the same time.
 // Background work is pulled, one chunk at a time, when nothing urgent waits, so that it needs no queue here. A request
@@ -10,7 +11,10 @@
 // document is compiled from its beginning, each token once. Where blocks are missing the compiler runs their tokens
 // again.
 //
-// One thread submits, publishes and reports; the compiler's callbacks only hand over. Thread-safe.
+// A chunk with a copy on disk is loaded, beside the compilations and not behind them. Where the copy turns out bad it is
+// compiled after all: its request learns nothing of it.
+//
+// One thread submits, publishes and reports; callbacks of compiler and store only hand over. Thread-safe.
 #ifndef EPIC_CACHE_NODE_COMPILE_QUEUE_H_
 #define EPIC_CACHE_NODE_COMPILE_QUEUE_H_
 
@@ -31,6 +35,7 @@
 #include "core/limits.h"
 #include "core/sync.h"
 #include "storage/block_store.h"
+#include "storage/tiered_store.h"
 
 namespace epic {
 
@@ -39,6 +44,8 @@ struct CompileQueueOptions {
   // the block before is verified and published.
   int running_max = 8;
   int background_running_max = 2;
+  // Chunks that are loaded from disk at one time.
+  int loading_max = 8;
   // Urgent chunks that wait; beyond it RESOURCE_EXHAUSTED.
   size_t waiting_max = kCompileQueueMax;
   // How long background work rests when leases hold all of the tier.
@@ -51,6 +58,7 @@ struct CompileJob {
   KvBlockInfo info;
   Recipe recipe;
   std::vector<ContextChunk> context;  // whose tokens end the recipe's prefix
+  bool load_only = false;             // from disk or not at all
 };
 
 // Whose work it is. Called on the queue's thread, without a lock.
@@ -72,6 +80,8 @@ struct CompileQueueStats {
   uint64_t failures_total = 0;   // chunks that could not be compiled
   uint64_t damaged_total = 0;    // blocks whose checksums did not hold when they were published
   uint64_t postponed_total = 0;  // background chunks for which the tier had no room
+  size_t loading = 0;
+  uint64_t load_fallbacks_total = 0;  // chunks that were compiled because their copy on disk was bad
 };
 
 class CompileQueue {
@@ -80,7 +90,7 @@ class CompileQueue {
 
  public:
   // All four must outlive the queue.
-  CompileQueue(const CompileQueueOptions& options, ChunkCompiler* compiler, BlockStore* store,
+  CompileQueue(const CompileQueueOptions& options, ChunkCompiler* compiler, TieredStore* store,
                CompileObserver* observer);
   // Stops first.
   ~CompileQueue();
@@ -106,7 +116,8 @@ class CompileQueue {
     bool was_held = false;  // it was there already when its turn came
     int64_t compile_us = 0;
   };
-  // Waits for a requested chunk. DEADLINE_EXCEEDED, or why it could not be compiled.
+  // Waits for a requested chunk. DEADLINE_EXCEEDED, or why it could not be compiled; NOT_FOUND for one that was only to
+  // be loaded and is not on disk.
   absl::StatusOr<Compiled> Wait(const Ticket& ticket, std::chrono::steady_clock::time_point deadline)
       EPIC_EXCLUDES(mutex_);
 
@@ -127,30 +138,37 @@ class CompileQueue {
   bool TakeBackground(Step* step) EPIC_REQUIRES(mutex_);
   // Whether the chunk right before this one is in flight and will be there sooner than it could be run again.
   bool MustWait(const Entry& entry) const EPIC_REQUIRES(mutex_);
+  bool TakeLoad(Step* step) EPIC_REQUIRES(mutex_);
+  void SetRunning(Entry& entry, bool running) EPIC_REQUIRES(mutex_);
   std::vector<std::shared_ptr<const KvBlockView>> HeldContext(const CompileJob& job);
+  void SubmitLoad(const EntryPointer& entry) EPIC_EXCLUDES(mutex_);
+  // Puts a chunk whose copy on disk was bad in line to be compiled.
+  void FallBack(const EntryPointer& entry) EPIC_EXCLUDES(mutex_);
+  absl::StatusOr<BlockStore::Lease> Publish(const EntryPointer& entry) EPIC_EXCLUDES(mutex_);
   void AskForBackground() EPIC_EXCLUDES(mutex_);
   void Start(const EntryPointer& entry) EPIC_EXCLUDES(mutex_);
   void Submit(const EntryPointer& entry) EPIC_EXCLUDES(mutex_);
   void OnNoRoom(const EntryPointer& entry, const absl::Status& status) EPIC_EXCLUDES(mutex_);
   void Finish(const EntryPointer& entry, absl::StatusOr<uint64_t> edition) EPIC_EXCLUDES(mutex_);
-  void StartAgain(const EntryPointer& entry) EPIC_EXCLUDES(mutex_);
   void Complete(const EntryPointer& entry, absl::StatusOr<BlockStore::Lease> result) EPIC_EXCLUDES(mutex_);
   void Release(EntryPointer entry) EPIC_EXCLUDES(mutex_);
 
   const CompileQueueOptions options_;
   ChunkCompiler* const compiler_;
-  BlockStore* const store_;
+  TieredStore* const store_;
   CompileObserver* const observer_;
 
   mutable Mutex mutex_;
   CondVar work_;      // for the thread
   CondVar finished_;  // for those who wait for a chunk
   absl::flat_hash_map<ChunkKey, EntryPointer> entries_ EPIC_GUARDED_BY(mutex_);
-  std::deque<EntryPointer> urgent_ EPIC_GUARDED_BY(mutex_);
+  std::deque<EntryPointer> urgent_ EPIC_GUARDED_BY(mutex_);  // to be compiled
+  std::deque<EntryPointer> to_load_ EPIC_GUARDED_BY(mutex_);
   std::deque<std::pair<EntryPointer, absl::StatusOr<uint64_t>>> done_ EPIC_GUARDED_BY(mutex_);
   // Background chunks that wait for the one before them; each counts as running in the background.
   std::deque<EntryPointer> background_ EPIC_GUARDED_BY(mutex_);
-  int running_ EPIC_GUARDED_BY(mutex_) = 0;
+  int running_ EPIC_GUARDED_BY(mutex_) = 0;  // compilations
+  int loading_ EPIC_GUARDED_BY(mutex_) = 0;
   int background_running_ EPIC_GUARDED_BY(mutex_) = 0;
   bool may_have_background_ EPIC_GUARDED_BY(mutex_) = true;
   std::chrono::steady_clock::time_point background_after_ EPIC_GUARDED_BY(mutex_){};

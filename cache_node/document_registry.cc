@@ -70,6 +70,14 @@ std::vector<ContextChunk> ContextIn(const ChunkListRecord& list, size_t chunk) {
   return context;
 }
 
+DocumentRegistry::ChunkWork WorkAt(const ChunkListRecord& list, size_t chunk) {
+  const std::span<const int32_t> tokens = list.TokensOf(chunk);
+  return {.key = list.keys[chunk],
+          .recipe = list.RecipeOf(chunk),
+          .token_ids = {tokens.begin(), tokens.end()},
+          .context = ContextIn(list, chunk)};
+}
+
 }  // namespace
 
 std::string FingerprintForMessage(const std::string& model_fingerprint_hex) {
@@ -354,6 +362,67 @@ absl::StatusOr<ChunkListRecord> DocumentRegistry::Resolve(const std::string& ten
   return EnsureChunkList(record, recipe_id.empty() ? record.recipe_id : recipe_id);
 }
 
+absl::StatusOr<ChunkListRecord> DocumentRegistry::Pin(
+    const std::string& tenant, const std::string& id, Deadline deadline,
+    const std::function<absl::Status(const DocumentName&, const ChunkListRecord&)>& admit) {
+  EPIC_ASSIGN_OR_RETURN(const DocumentName name, MakeName(tenant, id));
+  EPIC_ASSIGN_OR_RETURN(const NameGate::Pass pass, gate_.Enter(name, deadline));
+  EPIC_ASSIGN_OR_RETURN(const DocumentRecord record, Find(name));
+  EPIC_ASSIGN_OR_RETURN(ChunkListRecord list, EnsureChunkList(record, record.recipe_id));
+  EPIC_RETURN_IF_ERROR(admit(name, list));
+  EPIC_RETURN_IF_ERROR(manifest_->SetPinned(name.tenant, name.id, true));
+  return list;
+}
+
+absl::Status DocumentRegistry::Unpin(const std::string& tenant, const std::string& id, Deadline deadline,
+                                     const std::function<void(const DocumentName&)>& release) {
+  EPIC_ASSIGN_OR_RETURN(const DocumentName name, MakeName(tenant, id));
+  EPIC_ASSIGN_OR_RETURN(const NameGate::Pass pass, gate_.Enter(name, deadline));
+  EPIC_RETURN_IF_ERROR(Find(name).status());
+  EPIC_RETURN_IF_ERROR(manifest_->SetPinned(name.tenant, name.id, false));
+  release(name);
+  return absl::OkStatus();
+}
+
+absl::Status DocumentRegistry::ForEachPinned(
+    const std::function<void(const DocumentName&, const ChunkListRecord&)>& visit) {
+  std::vector<DocumentName> names;
+  EPIC_RETURN_IF_ERROR(manifest_->ForEachPinned([&](const std::string& tenant, const std::string& id) {
+    names.push_back({tenant, id});
+    return absl::OkStatus();
+  }));
+  for (const DocumentName& name : names) {
+    EPIC_ASSIGN_OR_RETURN(const DocumentRecord record, manifest_->GetDocument(name.tenant, name.id));
+    if (IsExpired(record.expires_unix_ms)) continue;
+    const absl::StatusOr<ChunkListRecord> list = EnsureChunkList(record, record.recipe_id);
+    if (!list.ok()) {
+      // Token ids of another model, say. The pin stays for a node that can use it.
+      spdlog::warn("document {} of tenant {} is pinned, but this node cannot compile it: {}", name.id, name.tenant,
+                   std::string(list.status().message()));
+      continue;
+    }
+    visit(name, *list);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<absl::flat_hash_set<ChunkKey>> DocumentRegistry::ReferencedKeys() const {
+  absl::flat_hash_set<ChunkKey> keys;
+  EPIC_RETURN_IF_ERROR(manifest_->ForEachChunkKey([&](const ChunkKey& key) { keys.insert(key); }));
+  return keys;
+}
+
+std::optional<DocumentRegistry::ChunkWork> DocumentRegistry::WorkFor(const ChunkKey& key) const {
+  const std::optional<DocumentTable::Work> place = table_.PlaceOf(key);
+  if (!place.has_value()) return std::nullopt;
+  const absl::StatusOr<ChunkListRecord> list =
+      manifest_->GetChunkList(place->name.tenant, place->name.id, compiler_->fingerprint_hex(), place->recipe_id);
+  if (!list.ok() || place->chunk_index >= list->keys.size() || list->keys[place->chunk_index] != key) {
+    return std::nullopt;
+  }
+  return WorkAt(*list, place->chunk_index);
+}
+
 std::vector<ChunkKey> DocumentRegistry::SweepExpired(Deadline deadline) {
   constexpr size_t kSweepDocumentsMax = 100;
   std::vector<ChunkKey> free;
@@ -413,11 +482,7 @@ std::optional<DocumentRegistry::ChunkWork> DocumentRegistry::NextWork() {
     if (work->chunk_index >= work_list_->keys.size() || work_list_->keys[work->chunk_index] != work->key) {
       return Postpone(work->key);
     }
-    const std::span<const int32_t> tokens = work_list_->TokensOf(work->chunk_index);
-    return ChunkWork{.key = work->key,
-                     .recipe = work_list_->RecipeOf(work->chunk_index),
-                     .token_ids = {tokens.begin(), tokens.end()},
-                     .context = ContextIn(*work_list_, work->chunk_index)};
+    return WorkAt(*work_list_, work->chunk_index);
   }
   work_list_.reset();
   return std::nullopt;

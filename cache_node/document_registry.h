@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cache_node/compiler.h"
@@ -84,6 +85,17 @@ class DocumentRegistry {
   // done. Asks for compilation as well.
   absl::StatusOr<ChunkListRecord> Resolve(const std::string& tenant, const std::string& id,
                                           const std::string& recipe_id, Deadline deadline);
+  // Pins a document durably, after `admit` has taken the chunks by its own recipe in; its error is returned and nothing
+  // is changed. NOT_FOUND. Safe against a deletion at the same time.
+  absl::StatusOr<ChunkListRecord> Pin(const std::string& tenant, const std::string& id, Deadline deadline,
+                                      const std::function<absl::Status(const DocumentName&, const ChunkListRecord&)>& admit);
+  // Ends a pin durably, then calls `release`. NOT_FOUND.
+  absl::Status Unpin(const std::string& tenant, const std::string& id, Deadline deadline,
+                     const std::function<void(const DocumentName&)>& release);
+  // Every pinned document with its chunks, at the start.
+  absl::Status ForEachPinned(const std::function<void(const DocumentName&, const ChunkListRecord&)>& visit);
+  // The keys of all chunks that a document refers to, for whatever model and recipe.
+  absl::StatusOr<absl::flat_hash_set<ChunkKey>> ReferencedKeys() const;
   // Deletes what has expired, in pieces of bounded size. Returns the keys that became free.
   std::vector<ChunkKey> SweepExpired(Deadline deadline);
 
@@ -93,6 +105,8 @@ class DocumentRegistry {
     std::vector<int32_t> token_ids;
     std::vector<ContextChunk> context;  // all that it is compiled in sight of, in order
   };
+  // A chunk by its key, as NextWork would hand it out. Nothing where no document refers to it.
+  std::optional<ChunkWork> WorkFor(const ChunkKey& key) const;
   // The chunks that this one is compiled in sight of; none where no document refers to it any more.
   std::vector<ContextChunk> ContextOf(const ChunkKey& key) const;
   // The next chunk to compile in the background. Nothing as well where a document is just being deleted or registered

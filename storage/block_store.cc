@@ -14,8 +14,6 @@
 #include "core/status_macros.h"
 #include "core/sync.h"
 #include "fmt/format.h"
-#include "storage/host_arena.h"
-#include "storage/intrusive_list.h"
 
 namespace epic {
 namespace {
@@ -26,38 +24,50 @@ constexpr size_t kCapacityBytesMax = size_t{1} << 46;  // half of what a process
 }  // namespace
 
 // One range of the arena in use.
-struct BlockStore::Lease::Entry : IntrusiveListNode<BlockStore::Lease::Entry> {
-  enum class State { kReserved, kPublished, kDropped };
+struct BlockStore::Lease::Entry {
+  enum class State : uint8_t { kReserved, kPublished, kDropped };
 
-  State state = State::kReserved;
+  ChunkKey key;  // once published
   size_t offset = 0;
-  size_t bytes = 0;  // as the allocator rounded them
+  size_t block_bytes = 0;
+  size_t range_bytes = 0;  // as the allocator rounded them
   size_t leases = 0;
-  std::optional<KvBlockView> view;  // set when published, constant from then on
+  double recompile_cost_us = 0;
+  State state = State::kReserved;
+  bool pinned = false;
 
-  const ChunkKey& key() const { return view->info().key; }
-  bool evictable() const { return state == State::kPublished && leases == 0; }
+  bool evictable() const { return state == State::kPublished && leases == 0 && !pinned; }
 };
 
 struct BlockStore::Impl {
   using Entry = Lease::Entry;
 
-  Impl(const BlockStoreOptions& store_options, std::unique_ptr<HostArena> host_arena)
+  Impl(const BlockStoreOptions& store_options, std::unique_ptr<HostArena> host_arena,
+       std::unique_ptr<EvictionPolicy> eviction_policy)
       : options(store_options),
         arena(std::move(host_arena)),
+        policy(std::move(eviction_policy)),
         allocator(store_options.capacity_bytes, kBlockAlignmentBytes) {}
 
+  std::span<std::byte> BytesOf(const Entry& entry) const {
+    return arena->bytes().subspan(entry.offset, entry.block_bytes);
+  }
   // Room for `rounded` bytes, entered as reserved. Adds what was evicted for it to `evicted`, on failure too.
   absl::StatusOr<Entry*> ReserveRange(size_t rounded, std::vector<ChunkKey>* evicted) EPIC_REQUIRES(mutex);
   absl::Status NoRoom(size_t rounded) const EPIC_REQUIRES(mutex);
+  // What the policy would evict next; null where nothing may be evicted.
+  Entry* NextVictim() EPIC_REQUIRES(mutex);
   void Evict(Entry& entry, std::vector<ChunkKey>* evicted) EPIC_REQUIRES(mutex);
   void EvictWindow(size_t rounded, std::vector<ChunkKey>* evicted) EPIC_REQUIRES(mutex);
   // Gives the range back. The entry is gone afterwards.
   void FreeEntry(Entry& entry) EPIC_REQUIRES(mutex);
   void AddLease(Entry& entry) EPIC_REQUIRES(mutex);
   void EndLease(Entry& entry) EPIC_EXCLUDES(mutex);
-  // Takes a published entry out of sight. REQUIRES: published.
+  // Takes a published entry out of sight. The policy has been told. REQUIRES: published.
   void Hide(Entry& entry) EPIC_REQUIRES(mutex);
+  void SetPinned(Entry& entry, bool pinned) EPIC_REQUIRES(mutex);
+  // Drops the entry unless somebody else has meanwhile.
+  void DropDamaged(Entry& entry) EPIC_EXCLUDES(mutex);
   void NotifyRemoved(const std::vector<ChunkKey>& keys) const {
     if (!observer) return;
     for (const ChunkKey& key : keys) observer(key);
@@ -67,18 +77,16 @@ struct BlockStore::Impl {
   const std::unique_ptr<HostArena> arena;
   std::function<void(const ChunkKey&)> observer;
   std::atomic<uint64_t> hits_total{0};
-  std::atomic<uint64_t> misses_total{0};
 
   mutable Mutex mutex;  // protects which range of the arena is whose; never held while bytes are read or written
+  const std::unique_ptr<EvictionPolicy> policy EPIC_GUARDED_BY(mutex);
   OffsetAllocator allocator EPIC_GUARDED_BY(mutex);
   std::map<size_t, std::unique_ptr<Entry>> entries EPIC_GUARDED_BY(mutex);  // by offset
   absl::flat_hash_map<ChunkKey, Entry*> published EPIC_GUARDED_BY(mutex);
-  IntrusiveList<Entry> least_recent_first EPIC_GUARDED_BY(mutex);  // the evictable entries
+  absl::flat_hash_map<ChunkKey, size_t> pins EPIC_GUARDED_BY(mutex);  // also of keys that are not held
   size_t evictable_bytes EPIC_GUARDED_BY(mutex) = 0;
   size_t touched_bytes EPIC_GUARDED_BY(mutex) = 0;  // nothing behind this offset was ever handed out
-  size_t leases EPIC_GUARDED_BY(mutex) = 0;
-  uint64_t published_total EPIC_GUARDED_BY(mutex) = 0;
-  uint64_t evictions_total EPIC_GUARDED_BY(mutex) = 0;
+  BlockStoreStats stats EPIC_GUARDED_BY(mutex);     // but for what the allocator knows
 };
 
 absl::StatusOr<BlockStore::Lease::Entry*> BlockStore::Impl::ReserveRange(size_t rounded,
@@ -88,7 +96,11 @@ absl::StatusOr<BlockStore::Lease::Entry*> BlockStore::Impl::ReserveRange(size_t 
     const auto free_bytes = [this]() EPIC_NO_THREAD_SAFETY_ANALYSIS { return allocator.Stats().free_bytes(); };
     if (free_bytes() + evictable_bytes < rounded) return NoRoom(rounded);
     while (!offset && free_bytes() < rounded) {
-      Evict(*least_recent_first.front(), evicted);
+      Entry* const victim = NextVictim();
+      if (victim == nullptr) break;
+      policy->OnEvict(victim->key);
+      Evict(*victim, evicted);
+      ++stats.evictions_for_room_total;
       offset = allocator.Allocate(rounded);
     }
   }
@@ -99,17 +111,28 @@ absl::StatusOr<BlockStore::Lease::Entry*> BlockStore::Impl::ReserveRange(size_t 
   if (!offset) return NoRoom(rounded);
   auto entry = std::make_unique<Entry>();
   entry->offset = *offset;
-  entry->bytes = rounded;
+  entry->range_bytes = rounded;
   return entries.emplace(*offset, std::move(entry)).first->second.get();
 }
 
 absl::Status BlockStore::Impl::NoRoom(size_t rounded) const {
-  const OffsetAllocatorStats stats = allocator.Stats();
+  const OffsetAllocatorStats used = allocator.Stats();
   return absl::ResourceExhaustedError(
-      fmt::format("no room for a block of {} bytes in the host tier of {} bytes: {} bytes are under lease or being "
-                  "written, and what "
-                  "is left does not lie together; try again when requests have ended, or enlarge the tier",
-                  rounded, stats.capacity_bytes, stats.used_bytes - evictable_bytes));
+      fmt::format("no room for a block of {} bytes in the host tier of {} bytes: {} bytes are under lease, pinned or "
+                  "being written, and what is left does not lie together; try again when requests have ended, unpin "
+                  "documents, or enlarge the tier",
+                  rounded, used.capacity_bytes, used.used_bytes - evictable_bytes));
+}
+
+BlockStore::Impl::Entry* BlockStore::Impl::NextVictim() {
+  Entry* victim = nullptr;
+  policy->VisitVictims([&](const ChunkKey& key) EPIC_NO_THREAD_SAFETY_ANALYSIS {
+    const auto found = published.find(key);
+    if (found == published.end() || !found->second->evictable()) return false;
+    victim = found->second;
+    return true;
+  });
+  return victim;
 }
 
 void BlockStore::Impl::EvictWindow(size_t rounded, std::vector<ChunkKey>* evicted) {
@@ -118,29 +141,42 @@ void BlockStore::Impl::EvictWindow(size_t rounded, std::vector<ChunkKey>* evicte
   ranges.reserve(entries.size());
   range_entries.reserve(entries.size());
   for (const auto& [offset, entry] : entries) {
-    ranges.push_back({.offset = offset, .bytes = entry->bytes, .evictable = entry->evictable()});
+    ranges.push_back({.offset = offset, .bytes = entry->range_bytes, .evictable = entry->evictable()});
     range_entries.push_back(entry.get());
   }
   const std::optional<EvictionWindow> window = FindEvictionWindow(ranges, allocator.Stats().capacity_bytes, rounded);
   if (!window) return;
-  for (size_t i = window->begin; i < window->end; ++i) Evict(*range_entries[i], evicted);
+  for (size_t i = window->begin; i < window->end; ++i) {
+    policy->OnEvict(range_entries[i]->key);
+    Evict(*range_entries[i], evicted);
+    ++stats.evictions_for_run_total;
+  }
 }
 
 void BlockStore::Impl::Evict(Entry& entry, std::vector<ChunkKey>* evicted) {
-  evicted->push_back(entry.key());
-  ++evictions_total;
+  evicted->push_back(entry.key);
+  ++stats.evictions_total;
   Hide(entry);
 }
 
 void BlockStore::Impl::Hide(Entry& entry) {
-  published.erase(entry.key());
+  published.erase(entry.key);
+  if (entry.pinned) SetPinned(entry, false);
   if (entry.evictable()) {
-    least_recent_first.Remove(entry);
-    evictable_bytes -= entry.bytes;
+    evictable_bytes -= entry.range_bytes;
     FreeEntry(entry);
   } else {
     entry.state = Entry::State::kDropped;
   }
+}
+
+void BlockStore::Impl::SetPinned(Entry& entry, bool pinned) {
+  if (entry.pinned == pinned) return;
+  if (entry.evictable()) evictable_bytes -= entry.range_bytes;
+  entry.pinned = pinned;
+  if (entry.evictable()) evictable_bytes += entry.range_bytes;
+  stats.pinned_blocks = pinned ? stats.pinned_blocks + 1 : stats.pinned_blocks - 1;
+  stats.pinned_bytes = pinned ? stats.pinned_bytes + entry.range_bytes : stats.pinned_bytes - entry.range_bytes;
 }
 
 void BlockStore::Impl::FreeEntry(Entry& entry) {
@@ -150,47 +186,68 @@ void BlockStore::Impl::FreeEntry(Entry& entry) {
 }
 
 void BlockStore::Impl::AddLease(Entry& entry) {
-  if (entry.evictable()) {
-    least_recent_first.Remove(entry);
-    evictable_bytes -= entry.bytes;
-  }
-  ++entry.leases;
-  ++leases;
+  if (entry.evictable()) evictable_bytes -= entry.range_bytes;
+  if (entry.leases++ == 0) stats.leased_bytes += entry.range_bytes;
+  ++stats.leases;
 }
 
 void BlockStore::Impl::EndLease(Entry& entry) {
   const MutexLock lock(mutex);
-  --leases;
+  --stats.leases;
   if (--entry.leases > 0) return;
+  stats.leased_bytes -= entry.range_bytes;
   if (entry.state == Entry::State::kDropped) {
     FreeEntry(entry);
-  } else {
-    least_recent_first.PushBack(entry);
-    evictable_bytes += entry.bytes;
+  } else if (entry.evictable()) {
+    evictable_bytes += entry.range_bytes;
   }
 }
 
+void BlockStore::Impl::DropDamaged(Entry& entry) {
+  const ChunkKey key = entry.key;
+  {
+    const MutexLock lock(mutex);
+    ++stats.damaged_total;
+    // Somebody else may have dropped it meanwhile, and a good block may have come in its place.
+    if (entry.state != Entry::State::kPublished) return;
+    policy->OnRemove(key);
+    Hide(entry);
+  }
+  NotifyRemoved({key});
+}
+
 absl::Status BlockStoreOptions::Validate() const {
-  if (capacity_bytes >= kCapacityBytesMin && capacity_bytes <= kCapacityBytesMax) return absl::OkStatus();
-  return absl::InvalidArgumentError(fmt::format("the host tier's capacity is {} bytes, expected {} to {}",
-                                                capacity_bytes, kCapacityBytesMin, kCapacityBytesMax));
+  if (capacity_bytes < kCapacityBytesMin || capacity_bytes > kCapacityBytesMax) {
+    return absl::InvalidArgumentError(fmt::format("the host tier's capacity is {} bytes, expected {} to {}",
+                                                  capacity_bytes, kCapacityBytesMin, kCapacityBytesMax));
+  }
+  if (arena.reserved_huge_pages && protect_published) {
+    return absl::InvalidArgumentError(
+        "blocks cannot be protected on reserved huge pages, which are larger than blocks; choose one of the two");
+  }
+  return MakeEvictionPolicy(eviction_policy, capacity_bytes).status();
 }
 
 BlockStore::Lease::Lease(Lease&& other) noexcept
-    : store_(std::exchange(other.store_, nullptr)), entry_(std::exchange(other.entry_, nullptr)) {}
+    : store_(std::exchange(other.store_, nullptr)),
+      entry_(std::exchange(other.entry_, nullptr)),
+      view_(std::move(other.view_)) {}
 
 BlockStore::Lease& BlockStore::Lease::operator=(Lease&& other) noexcept {
   if (this != &other) {
     Reset();
     store_ = std::exchange(other.store_, nullptr);
     entry_ = std::exchange(other.entry_, nullptr);
+    view_ = std::move(other.view_);
   }
   return *this;
 }
 
 BlockStore::Lease::~Lease() { Reset(); }
 
-const KvBlockView& BlockStore::Lease::view() const { return *entry_->view; }
+const KvBlockView& BlockStore::Lease::view() const { return *view_; }
+
+double BlockStore::Lease::recompile_cost_us() const { return entry_->recompile_cost_us; }
 
 BlockStore::Lease BlockStore::Lease::Share() const {
   Lease lease;
@@ -199,11 +256,13 @@ BlockStore::Lease BlockStore::Lease::Share() const {
   store_->impl_->AddLease(*entry_);
   lease.store_ = store_;
   lease.entry_ = entry_;
+  lease.view_ = view_;
   return lease;
 }
 
 void BlockStore::Lease::Reset() {
   if (entry_ == nullptr) return;
+  view_.reset();
   store_->impl_->EndLease(*std::exchange(entry_, nullptr));
   store_ = nullptr;
 }
@@ -221,6 +280,10 @@ BlockStore::Reservation& BlockStore::Reservation::operator=(Reservation&& other)
   return *this;
 }
 
+std::span<std::byte> BlockStore::Reservation::padded_bytes() const {
+  return {bytes_.data(), (bytes_.size() + kBlockAlignmentBytes - 1) / kBlockAlignmentBytes * kBlockAlignmentBytes};
+}
+
 BlockStore::Reservation::~Reservation() {
   if (store_ == nullptr) return;
   const MutexLock lock(store_->impl_->mutex);
@@ -229,16 +292,21 @@ BlockStore::Reservation::~Reservation() {
 
 absl::StatusOr<std::unique_ptr<BlockStore>> BlockStore::Create(const BlockStoreOptions& options) {
   EPIC_RETURN_IF_ERROR(options.Validate());
-  EPIC_ASSIGN_OR_RETURN(std::unique_ptr<HostArena> arena, HostArena::Create(options.capacity_bytes));
-  return std::unique_ptr<BlockStore>(new BlockStore(std::make_unique<Impl>(options, std::move(arena))));
+  EPIC_ASSIGN_OR_RETURN(std::unique_ptr<HostArena> arena, HostArena::Create(options.capacity_bytes, options.arena));
+  EPIC_ASSIGN_OR_RETURN(std::unique_ptr<EvictionPolicy> policy,
+                        MakeEvictionPolicy(options.eviction_policy, options.capacity_bytes));
+  return std::unique_ptr<BlockStore>(
+      new BlockStore(std::make_unique<Impl>(options, std::move(arena), std::move(policy))));
 }
 
 BlockStore::BlockStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 BlockStore::~BlockStore() {
   const MutexLock lock(impl_->mutex);
-  const size_t reserved_or_leased = static_cast<size_t>(std::count_if(
-      impl_->entries.begin(), impl_->entries.end(), [](const auto& entry) { return !entry.second->evictable(); }));
+  const size_t reserved_or_leased =
+      static_cast<size_t>(std::count_if(impl_->entries.begin(), impl_->entries.end(), [](const auto& entry) {
+        return entry.second->state != Impl::Entry::State::kPublished || entry.second->leases > 0;
+      }));
   if (reserved_or_leased == 0) return;
   // To unmap memory that somebody reads or writes would fail later and elsewhere.
   std::fprintf(stderr, "BlockStore destroyed while %zu blocks are leased or being written\n", reserved_or_leased);
@@ -277,63 +345,81 @@ absl::StatusOr<BlockStore::Reservation> BlockStore::Reserve(size_t bytes) {
   return reservation;
 }
 
-absl::StatusOr<BlockStore::Lease> BlockStore::Publish(Reservation reservation) {
+absl::StatusOr<BlockStore::Lease> BlockStore::Publish(Reservation reservation, double recompile_cost_us) {
   if (reservation.store_ != this) {
     return absl::InvalidArgumentError("Publish needs a reservation of the same store that was not published before");
   }
   EPIC_ASSIGN_OR_RETURN(KvBlockView view, KvBlockView::Parse(reservation.bytes()));
   EPIC_RETURN_IF_ERROR(view.VerifyPayload());
   if (impl_->options.protect_published) {
-    const size_t whole_pages =
-        (reservation.bytes().size() + kBlockAlignmentBytes - 1) / kBlockAlignmentBytes * kBlockAlignmentBytes;
-    EPIC_RETURN_IF_ERROR(impl_->arena->Protect(reservation.offset_, whole_pages, HostArena::Access::kRead));
+    EPIC_RETURN_IF_ERROR(impl_->arena->Protect(reservation.offset_, reservation.padded_bytes().size(),
+                                               HostArena::Access::kRead));
   }
-  Lease lease;
-  lease.store_ = this;
-  const MutexLock lock(impl_->mutex);
-  Impl::Entry& entry = *impl_->entries.at(reservation.offset_);
-  const auto [position, inserted] = impl_->published.try_emplace(view.info().key, &entry);
-  if (inserted) {
-    entry.view = std::move(view);
-    entry.state = Impl::Entry::State::kPublished;
-    entry.leases = 1;
-    ++impl_->leases;
-    ++impl_->published_total;
-    reservation.store_ = nullptr;
-  } else {
-    impl_->AddLease(*position->second);
+  const ChunkKey key = view.info().key;
+  {
+    const MutexLock lock(impl_->mutex);
+    Impl::Entry& entry = *impl_->entries.at(reservation.offset_);
+    if (impl_->published.try_emplace(key, &entry).second) {
+      entry.key = key;
+      entry.block_bytes = reservation.bytes().size();
+      entry.recompile_cost_us = recompile_cost_us;
+      entry.state = Impl::Entry::State::kPublished;
+      impl_->evictable_bytes += entry.range_bytes;
+      impl_->AddLease(entry);
+      impl_->policy->OnInsert({.key = key, .bytes = entry.range_bytes, .cost_us = recompile_cost_us});
+      if (impl_->pins.contains(key)) impl_->SetPinned(entry, true);
+      ++impl_->stats.published_total;
+      reservation.store_ = nullptr;
+      Lease lease;
+      lease.store_ = this;
+      lease.entry_ = &entry;
+      lease.view_ = std::make_shared<const KvBlockView>(std::move(view));
+      return lease;
+    }
   }
-  lease.entry_ = position->second;
-  return lease;
+  // Held already. It may be gone again by now, then the caller's copy was evicted just as well.
+  EPIC_ASSIGN_OR_RETURN(Lease held, Peek(key));
+  if (held) return held;
+  return absl::UnavailableError(fmt::format("chunk {} was published by two at once and removed again", key.Hex()));
 }
 
-absl::StatusOr<BlockStore::Lease> BlockStore::Acquire(const ChunkKey& key, std::span<const int32_t> expected_tokens) {
+absl::StatusOr<BlockStore::Lease> BlockStore::LeaseOf(const ChunkKey& key, bool is_request) {
   Lease lease;
   {
     const MutexLock lock(impl_->mutex);
     const auto found = impl_->published.find(key);
-    if (found != impl_->published.end()) {
-      impl_->AddLease(*found->second);
-      lease.store_ = this;
-      lease.entry_ = found->second;
+    if (found == impl_->published.end()) {
+      if (is_request) {
+        impl_->policy->OnMiss(key);
+        ++impl_->stats.misses_total;
+      }
+      return lease;
     }
+    if (is_request) impl_->policy->OnAccess(key);
+    impl_->AddLease(*found->second);
+    lease.store_ = this;
+    lease.entry_ = found->second;
   }
-  if (!lease) {
-    impl_->misses_total.fetch_add(1, std::memory_order_relaxed);
-    return absl::NotFoundError(fmt::format("the host tier does not hold chunk {}", key.Hex()));
+  // Outside the lock: under the lease nobody changes the bytes or the entry's key and place.
+  absl::StatusOr<KvBlockView> view = KvBlockView::Parse(impl_->BytesOf(*lease.entry_));
+  if (!view.ok()) {
+    impl_->DropDamaged(*lease.entry_);
+    return view.status();
   }
+  lease.view_ = std::make_shared<const KvBlockView>(*std::move(view));
+  return lease;
+}
+
+absl::StatusOr<BlockStore::Lease> BlockStore::Peek(const ChunkKey& key) { return LeaseOf(key, false); }
+
+absl::StatusOr<BlockStore::Lease> BlockStore::Acquire(const ChunkKey& key, std::span<const int32_t> expected_tokens) {
+  EPIC_ASSIGN_OR_RETURN(Lease lease, LeaseOf(key, true));
+  if (!lease) return absl::NotFoundError(fmt::format("the host tier does not hold chunk {}", key.Hex()));
   const std::vector<int32_t>& held_tokens = lease.view().info().token_ids;
-  if (!expected_tokens.empty() &&
-      !std::equal(expected_tokens.begin(), expected_tokens.end(), held_tokens.begin(), held_tokens.end())) {
-    impl_->misses_total.fetch_add(1, std::memory_order_relaxed);
-    bool dropped = false;
-    {
-      const MutexLock lock(impl_->mutex);
-      // Somebody else may have dropped it meanwhile, and a good block may have come in its place.
-      dropped = lease.entry_->state == Impl::Entry::State::kPublished;
-      if (dropped) impl_->Hide(*lease.entry_);
-    }
-    if (dropped) impl_->NotifyRemoved({key});
+  const bool is_same = expected_tokens.empty() || std::equal(expected_tokens.begin(), expected_tokens.end(),
+                                                             held_tokens.begin(), held_tokens.end());
+  if (!is_same) {
+    impl_->DropDamaged(*lease.entry_);
     return absl::DataLossError(
         fmt::format("chunk {} holds {} tokens that are not the {} tokens asked for; it was dropped", key.Hex(),
                     held_tokens.size(), expected_tokens.size()));
@@ -347,14 +433,63 @@ bool BlockStore::Contains(const ChunkKey& key) const {
   return impl_->published.contains(key);
 }
 
-void BlockStore::Drop(const ChunkKey& key) {
+std::vector<ChunkKey> BlockStore::Keys() const {
+  std::vector<ChunkKey> keys;
+  const MutexLock lock(impl_->mutex);
+  keys.reserve(impl_->published.size());
+  for (const auto& [key, entry] : impl_->published) keys.push_back(key);
+  return keys;
+}
+
+void BlockStore::SetCost(const ChunkKey& key, std::optional<double> cost_us) {
+  const MutexLock lock(impl_->mutex);
+  const auto found = impl_->published.find(key);
+  if (found == impl_->published.end()) return;
+  impl_->policy->SetCost(key, cost_us.value_or(found->second->recompile_cost_us));
+}
+
+void BlockStore::Drop(const ChunkKey& key, DropReason reason) {
   {
     const MutexLock lock(impl_->mutex);
     const auto found = impl_->published.find(key);
     if (found == impl_->published.end()) return;
+    impl_->policy->OnRemove(key);
     impl_->Hide(*found->second);
+    ++(reason == DropReason::kDeleted ? impl_->stats.deletions_total : impl_->stats.damaged_total);
   }
   impl_->NotifyRemoved({key});
+}
+
+bool BlockStore::Evict(const ChunkKey& key) {
+  std::vector<ChunkKey> evicted;
+  {
+    const MutexLock lock(impl_->mutex);
+    const auto found = impl_->published.find(key);
+    if (found == impl_->published.end() || !found->second->evictable()) return false;
+    impl_->policy->OnEvict(key);
+    impl_->Evict(*found->second, &evicted);
+    ++impl_->stats.evictions_requested_total;
+  }
+  impl_->NotifyRemoved(evicted);
+  return true;
+}
+
+void BlockStore::Pin(const ChunkKey& key) {
+  const MutexLock lock(impl_->mutex);
+  ++impl_->pins[key];
+  if (const auto found = impl_->published.find(key); found != impl_->published.end()) {
+    impl_->SetPinned(*found->second, true);
+  }
+}
+
+void BlockStore::Unpin(const ChunkKey& key) {
+  const MutexLock lock(impl_->mutex);
+  const auto pin = impl_->pins.find(key);
+  if (pin == impl_->pins.end() || --pin->second > 0) return;
+  impl_->pins.erase(pin);
+  if (const auto found = impl_->published.find(key); found != impl_->published.end()) {
+    impl_->SetPinned(*found->second, false);
+  }
 }
 
 void BlockStore::SetRemovalObserver(std::function<void(const ChunkKey&)> observer) {
@@ -362,18 +497,19 @@ void BlockStore::SetRemovalObserver(std::function<void(const ChunkKey&)> observe
 }
 
 BlockStoreStats BlockStore::Stats() const {
-  BlockStoreStats stats;
   const MutexLock lock(impl_->mutex);
+  const OffsetAllocatorStats allocated = impl_->allocator.Stats();
+  BlockStoreStats stats = impl_->stats;
   stats.capacity_bytes = impl_->options.capacity_bytes;
-  stats.used_bytes = impl_->allocator.Stats().used_bytes;
+  stats.used_bytes = allocated.used_bytes;
+  stats.largest_free_bytes = allocated.largest_free_bytes;
+  stats.free_ranges = allocated.free_ranges;
   stats.blocks = impl_->published.size();
-  stats.leases = impl_->leases;
   stats.hits_total = impl_->hits_total.load(std::memory_order_relaxed);
-  stats.misses_total = impl_->misses_total.load(std::memory_order_relaxed);
-  stats.published_total = impl_->published_total;
-  stats.evictions_total = impl_->evictions_total;
   return stats;
 }
+
+const std::string& BlockStore::eviction_policy() const { return impl_->options.eviction_policy; }
 
 int BlockStore::memfd() const { return impl_->arena->memfd(); }
 

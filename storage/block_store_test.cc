@@ -44,7 +44,9 @@ class BlockStoreTest : public testing::Test {
   BlockStore::Lease Put(int pages, int32_t first_token) { return TryPut(InfoOfPages(pages, first_token)).value(); }
   ChunkKey Key(int pages, int32_t first_token) const { return InfoOfPages(pages, first_token).key; }
 
-  std::unique_ptr<BlockStore> store_ = BlockStore::Create({.capacity_bytes = kCapacityBytes}).value();
+  // The order in which blocks leave is the policy's business (core/); here it is to be a simple one.
+  std::unique_ptr<BlockStore> store_ =
+      BlockStore::Create({.capacity_bytes = kCapacityBytes, .eviction_policy = "lru"}).value();
 };
 
 TEST_F(BlockStoreTest, APublishedBlockIsFoundAndHoldsItsBytes) {
@@ -286,6 +288,130 @@ TEST_F(BlockStoreTest, RandomOperationsNeitherLoseNorOverlapBytes) {
   EXPECT_GT(store_->Stats().evictions_total, 100u);
   leases.clear();
   EXPECT_EQ(store_->Reserve(kCapacityBytes)->bytes().size(), kCapacityBytes);
+}
+
+TEST_F(BlockStoreTest, APinnedBlockIsNotEvictedAndAnUnpinnedOneIs) {
+  const ChunkKey later = Key(64, 9);
+  store_->Pin(Key(64, 0));
+  store_->Pin(later);  // before it is there
+  for (int32_t i = 0; i < 4; ++i) Put(64, i);
+  EXPECT_EQ(store_->Stats().pinned_blocks, 1u);
+  EXPECT_EQ(store_->Stats().pinned_bytes, 64 * kPageBytes);
+  Put(64, 9);
+  EXPECT_TRUE(store_->Contains(Key(64, 0)));
+  EXPECT_FALSE(store_->Contains(Key(64, 1)));
+  EXPECT_EQ(store_->Stats().pinned_blocks, 2u);
+  Put(64, 10);
+  Put(64, 11);
+  EXPECT_TRUE(store_->Contains(Key(64, 0)) && store_->Contains(later));
+  // With everything else pinned too, there is no room, and the sentence says why.
+  store_->Pin(Key(64, 10));
+  store_->Pin(Key(64, 11));
+  const absl::Status full = TryPut(InfoOfPages(1, 12)).status();
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(full.message()), HasSubstr("pinned"));
+  EXPECT_FALSE(store_->Evict(Key(64, 0)));
+  store_->Unpin(Key(64, 0));
+  EXPECT_TRUE(TryPut(InfoOfPages(1, 12)).ok());
+  EXPECT_FALSE(store_->Contains(Key(64, 0)));
+}
+
+TEST_F(BlockStoreTest, PinsAreCountedAndOutliveTheirBlock) {
+  const ChunkKey key = Key(4, 1);
+  Put(4, 1);
+  store_->Pin(key);
+  store_->Pin(key);
+  store_->Unpin(key);
+  EXPECT_EQ(store_->Stats().pinned_blocks, 1u);
+  store_->Drop(key);  // its document is gone
+  EXPECT_EQ(store_->Stats().pinned_bytes, 0u);
+  EXPECT_EQ(store_->Stats().used_bytes, 0u);
+  Put(4, 1);
+  EXPECT_EQ(store_->Stats().pinned_blocks, 1u);
+  store_->Unpin(key);
+  store_->Unpin(key);  // one too many changes nothing
+  EXPECT_EQ(store_->Stats().pinned_blocks, 0u);
+  EXPECT_EQ(store_->Reserve(kCapacityBytes)->bytes().size(), kCapacityBytes);
+}
+
+TEST_F(BlockStoreTest, AnOperatorEvictsWhatNobodyHolds) {
+  BlockStore::Lease lease = Put(4, 1);
+  EXPECT_FALSE(store_->Evict(Key(4, 1)));
+  EXPECT_FALSE(store_->Evict(Key(4, 2)));
+  lease.Reset();
+  EXPECT_TRUE(store_->Evict(Key(4, 1)));
+  EXPECT_FALSE(store_->Contains(Key(4, 1)));
+  EXPECT_EQ(store_->Stats().evictions_requested_total, 1u);
+  EXPECT_EQ(store_->Stats().evictions_total, 1u);
+}
+
+TEST_F(BlockStoreTest, PeekingNeitherTouchesNorCounts) {
+  for (int32_t i = 0; i < 4; ++i) Put(64, i);
+  EXPECT_TRUE(*store_->Peek(Key(64, 0)));
+  EXPECT_FALSE(*store_->Peek(Key(64, 7)));
+  EXPECT_EQ(store_->Stats().hits_total + store_->Stats().misses_total, 0u);
+  Put(64, 4);
+  EXPECT_FALSE(store_->Contains(Key(64, 0))) << "it was still the least recently used";
+  EXPECT_EQ(store_->Keys().size(), 4u);
+}
+
+TEST_F(BlockStoreTest, AHeaderThatWentBadInMemoryIsDroppedWhenItIsAskedFor) {
+  const KvBlockInfo info = InfoOfPages(4, 1);
+  BlockStore::Reservation reservation = store_->Reserve(KvBlockBytes(info)).value();
+  WriteTestBlock(info, reservation.bytes());
+  std::byte* const bytes = reservation.bytes().data();
+  ASSERT_TRUE(store_->Publish(std::move(reservation)).ok());
+  bytes[100] ^= std::byte{1};
+  EXPECT_EQ(store_->Acquire(info.key).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(store_->Acquire(info.key).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store_->Stats().damaged_total, 1u);
+  EXPECT_EQ(store_->Stats().used_bytes, 0u);
+}
+
+TEST(BlockStoreCostTest, WhatIsCheapToBringBackGoesFirst) {
+  const std::unique_ptr<BlockStore> store =
+      BlockStore::Create({.capacity_bytes = kCapacityBytes, .eviction_policy = "cost-aware"}).value();
+  const auto put = [&](int32_t token, double cost_us) {
+    const KvBlockInfo info = InfoOfPages(64, token);
+    BlockStore::Reservation reservation = store->Reserve(KvBlockBytes(info)).value();
+    WriteTestBlock(info, reservation.bytes());
+    return store->Publish(std::move(reservation), cost_us).value();
+  };
+  const auto key = [](int32_t token) { return InfoOfPages(64, token).key; };
+  for (int32_t i = 0; i < 4; ++i) EXPECT_EQ(put(i, 1e6).recompile_cost_us(), 1e6);
+  store->SetCost(key(2), 1e3);  // a copy of it is on disk now
+  store->SetCost(key(3), 1e3);
+  store->SetCost(key(3), std::nullopt);  // and this copy is gone again
+  put(4, 1e6);
+  EXPECT_FALSE(store->Contains(key(2)));
+  EXPECT_TRUE(store->Contains(key(0)) && store->Contains(key(1)) && store->Contains(key(3)));
+}
+
+TEST(BlockStoreChurnTest, BlocksOfMixedSizesUseNearlyAllOfTheTier) {
+  // What is not used when a block had to make room is bounded by what the blocks' sizes make scattered.
+  const std::unique_ptr<BlockStore> store = BlockStore::Create({.capacity_bytes = size_t{16} << 20}).value();
+  std::mt19937 random(11);
+  double used_share = 0;
+  constexpr int kSteps = 4000;
+  for (int step = 0; step < kSteps; ++step) {
+    const KvBlockInfo info = InfoOfPages(4 + static_cast<int>(random() % 60), step);
+    BlockStore::Reservation reservation = store->Reserve(KvBlockBytes(info)).value();
+    WriteTestBlock(info, reservation.bytes());
+    ASSERT_TRUE(store->Publish(std::move(reservation)).ok());
+    const BlockStoreStats stats = store->Stats();
+    if (step >= kSteps / 2) used_share += static_cast<double>(stats.used_bytes) / stats.capacity_bytes / (kSteps / 2);
+    ASSERT_LE(stats.used_bytes, stats.capacity_bytes);
+  }
+  EXPECT_GT(used_share, 0.9);
+}
+
+TEST(BlockStoreOptionsTest, HugePagesExcludeProtectionAndNamesAreChecked) {
+  const absl::Status both =
+      BlockStoreOptions{.protect_published = true, .arena = {.reserved_huge_pages = true}}.Validate();
+  EXPECT_EQ(both.code(), absl::StatusCode::kInvalidArgument);
+  const absl::Status name = BlockStoreOptions{.eviction_policy = "mru"}.Validate();
+  EXPECT_EQ(name.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(name.message()), HasSubstr("cost-aware"));
 }
 
 TEST(BlockStoreOptionsTest, CapacityHasBounds) {

@@ -15,10 +15,21 @@
 
 namespace epic {
 
+struct HostArenaOptions {
+  // Pages of 2 MiB that the administrator set aside (vm.nr_hugepages), all of them taken at the start. Otherwise the
+  // kernel is asked for huge pages and gives them where /sys/kernel/mm/transparent_hugepage/shmem_enabled allows it.
+  bool reserved_huge_pages = false;
+  // Keeps the memory from being swapped out, page by page as it is first used.
+  bool lock_memory = false;
+};
+
+inline constexpr size_t kHugePageBytes = size_t{2} << 20;
+
 class HostArena {
  public:
-  // RESOURCE_EXHAUSTED naming the size where the system does not give it. REQUIRES: bytes > 0.
-  static absl::StatusOr<std::unique_ptr<HostArena>> Create(size_t bytes);
+  // RESOURCE_EXHAUSTED naming the size, and what to change, where the system does not give it; INVALID_ARGUMENT where
+  // the size is no multiple of the reserved huge pages. REQUIRES: bytes > 0.
+  static absl::StatusOr<std::unique_ptr<HostArena>> Create(size_t bytes, const HostArenaOptions& options = {});
   ~HostArena();
   HostArena(const HostArena&) = delete;
   HostArena& operator=(const HostArena&) = delete;

@@ -47,6 +47,28 @@ TEST(HostArenaTest, ImpossibleSizesAreResourceExhausted) {
   }
 }
 
+TEST(HostArenaTest, ReservedHugePagesAreThereOrNamed) {
+  const absl::StatusOr<std::unique_ptr<HostArena>> odd =
+      HostArena::Create(kHugePageBytes + kPageBytes, {.reserved_huge_pages = true});
+  EXPECT_EQ(odd.status().code(), absl::StatusCode::kInvalidArgument);
+  const auto arena = HostArena::Create(kHugePageBytes, {.reserved_huge_pages = true});
+  if (arena.ok()) {
+    (*arena)->bytes().back() = std::byte{1};
+    return;
+  }
+  EXPECT_EQ(arena.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(arena.status().message()), testing::HasSubstr("vm.nr_hugepages"));
+}
+
+TEST(HostArenaTest, LockedMemoryIsUsableOrRefusedWithTheLimit) {
+  const auto arena = HostArena::Create(4 * kPageBytes, {.lock_memory = true});
+  if (arena.ok()) {
+    (*arena)->bytes().front() = std::byte{1};
+    return;
+  }
+  EXPECT_THAT(std::string(arena.status().message()), testing::HasSubstr("ulimit -l"));
+}
+
 TEST(HostArenaDeathTest, ProtectedPagesFaultOnWritesAndOnlyThose) {
   const std::unique_ptr<HostArena> arena = HostArena::Create(4 * kPageBytes).value();
   volatile std::byte* const bytes = arena->bytes().data();
