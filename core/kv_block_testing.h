@@ -53,22 +53,47 @@ inline uint16_t TestValueBits(int layer, int head, int token, int dimension) {
   return static_cast<uint16_t>(TestKeyBits(layer, head, token, dimension) + 1);
 }
 
-// Writes the test contents and seals the block. `bytes` as for KvBlockWriter::Create. Returns the edition.
+inline int8_t TestKeyCode(int layer, int head, int token, int dimension) {
+  return static_cast<int8_t>(TestKeyBits(layer, head, token, dimension) % 255 - 127);
+}
+inline int8_t TestValueCode(int layer, int head, int token, int dimension) {
+  return static_cast<int8_t>(TestValueBits(layer, head, token, dimension) % 255 - 127);
+}
+inline float TestKeyScale(int layer, int head, int dimension) {
+  return static_cast<float>(layer * 64 + head * 8 + dimension + 1) / 1024;
+}
+inline float TestValueScale(int layer, int head, int token) { return TestKeyScale(layer, head, token) / 2; }
+
+// Calls visit(head, token, dimension) for each element of a layer, padding left out.
+template <typename Visit>
+void ForEachElement(const KvBlockInfo& info, Visit visit) {
+  for (int head = 0; head < info.shape.kv_heads; ++head) {
+    for (int token = 0; token < static_cast<int>(info.token_ids.size()); ++token) {
+      for (int dimension = 0; dimension < info.shape.head_dim; ++dimension) visit(head, token, dimension);
+    }
+  }
+}
+
+// Writes the test contents of the dtype and seals the block. The bits of 16-bit dtypes are any, infinities too. `bytes`
+// as for KvBlockWriter::Create. Returns the edition.
 inline uint64_t WriteTestBlock(const KvBlockInfo& info, std::span<std::byte> bytes) {
   KvBlockWriter writer = KvBlockWriter::Create(info, bytes).value();
-  const int tokens = static_cast<int>(info.token_ids.size());
-  const int padded = PaddedTokens(tokens);
-  for (int layer = 0; layer < info.shape.layers; ++layer) {
-    for (int head = 0; head < info.shape.kv_heads; ++head) {
-      for (int token = 0; token < tokens; ++token) {
-        for (int dimension = 0; dimension < info.shape.head_dim; ++dimension) {
-          writer.Keys(layer)[info.shape.KeyIndex(padded, head, token, dimension)] =
-              TestKeyBits(layer, head, token, dimension);
-          writer.Values(layer)[info.shape.ValueIndex(padded, head, token, dimension)] =
-              TestValueBits(layer, head, token, dimension);
-        }
+  const KvShape& shape = info.shape;
+  const int padded = PaddedTokens(static_cast<int>(info.token_ids.size()));
+  for (int layer = 0; layer < shape.layers; ++layer) {
+    ForEachElement(info, [&](int head, int token, int dimension) {
+      const size_t key = shape.KeyIndex(padded, head, token, dimension);
+      const size_t value = shape.ValueIndex(padded, head, token, dimension);
+      if (shape.dtype == KvDtype::kInt8) {
+        writer.KeyCodes(layer)[key] = TestKeyCode(layer, head, token, dimension);
+        writer.ValueCodes(layer)[value] = TestValueCode(layer, head, token, dimension);
+        writer.KeyScales(layer)[shape.KeyScaleIndex(head, dimension)] = TestKeyScale(layer, head, dimension);
+        writer.ValueScales(layer)[KvShape::ValueScaleIndex(padded, head, token)] = TestValueScale(layer, head, token);
+      } else {
+        writer.Keys(layer)[key] = TestKeyBits(layer, head, token, dimension);
+        writer.Values(layer)[value] = TestValueBits(layer, head, token, dimension);
       }
-    }
+    });
   }
   return writer.Seal();
 }
