@@ -1,0 +1,70 @@
+// Where the disk tier's blocks lie: a small RocksDB database, chunk key to range.
+//
+// The write-ahead log is handed to the system with every change and never synced: changes survive kill -9; power loss
+// may take the latest ones. A damaged index is thrown away whole and begins anew: the blocks can be compiled again.
+// Thread-safe.
+#ifndef EPIC_STORAGE_DISK_INDEX_H_
+#define EPIC_STORAGE_DISK_INDEX_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/chunk_key.h"
+
+namespace rocksdb {
+class DB;
+}
+
+namespace epic {
+
+struct DiskIndexEntry {
+  uint32_t segment = 0;  // the number in its file's name
+  uint64_t offset = 0;
+  uint64_t block_bytes = 0;
+  uint64_t edition = 0;
+  uint64_t header_checksum = 0;  // XXH3-64 of the block's header
+  double recompile_cost_us = 0;
+  uint64_t sequence = 0;  // grows with every write
+
+  friend bool operator==(const DiskIndexEntry&, const DiskIndexEntry&) = default;
+};
+
+class DiskIndex {
+ public:
+  struct Contents {
+    std::unique_ptr<DiskIndex> index;
+    std::vector<std::pair<ChunkKey, DiskIndexEntry>> entries;  // in the order of their keys
+    size_t unreadable_entries = 0;                             // of a wrong size; they were erased
+    std::string damage;  // what was wrong with the index that was thrown away; empty where none was
+  };
+  // Opens or creates it, and reads all of it. RESOURCE_EXHAUSTED, PERMISSION_DENIED and UNAVAILABLE where the fault is
+  // the system's and not the files'. `write_buffer_bytes` bounds the log and the memory. REQUIRES: nobody else has it
+  // open.
+  static absl::StatusOr<Contents> Open(const std::string& folder, size_t write_buffer_bytes);
+  ~DiskIndex();
+  DiskIndex(const DiskIndex&) = delete;
+  DiskIndex& operator=(const DiskIndex&) = delete;
+
+  // RESOURCE_EXHAUSTED where the disk is full, else UNAVAILABLE.
+  absl::Status Put(const ChunkKey& key, const DiskIndexEntry& entry);
+  // All of them or none; absent ones do no harm.
+  absl::Status Erase(std::span<const ChunkKey> keys);
+
+ private:
+  DiskIndex(std::string folder, std::unique_ptr<rocksdb::DB> database);
+  absl::Status ReadAll(Contents* contents) const;
+
+  const std::string folder_;
+  const std::unique_ptr<rocksdb::DB> database_;
+};
+
+}  // namespace epic
+
+#endif  // EPIC_STORAGE_DISK_INDEX_H_
