@@ -73,7 +73,7 @@ void FillHost(const CacheNode& node, v1::TierStatus* out) {
 }
 
 void FillDisk(const CacheNode& node, v1::TierStatus* out) {
-  const BlockTierStats stats = node.tiers().disk()->Stats();
+  const BlockTierStats stats = node.tiers().disk()->TierStats();
   const TieredStoreStats moves = node.tiers().Stats();
   out->set_tier(v1::TIER_DISK);
   out->set_dtype(std::string(KvDtypeName(node.tiers().options().disk_dtype)));

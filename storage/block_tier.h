@@ -69,7 +69,7 @@ class BlockTier {
   virtual void ForEach(const std::function<void(const ChunkKey&, const Entry&)>& visit) const = 0;
   // Called for each block that left, for whatever reason, without a lock held. Set once before use by several threads.
   virtual void SetRemovalObserver(std::function<void(const ChunkKey&)> observer) = 0;
-  virtual BlockTierStats Stats() const = 0;
+  virtual BlockTierStats TierStats() const = 0;
   // Reads and verifies every block, dropping what is not sound, without a touch for eviction. Calls `progress` after
   // each; CANCELLED where it returns false.
   virtual absl::StatusOr<VerifyProgress> VerifyAll(const std::function<bool(const VerifyProgress&)>& progress) = 0;

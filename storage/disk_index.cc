@@ -182,4 +182,17 @@ absl::Status DiskIndex::Erase(std::span<const ChunkKey> keys) {
   return FromWrite(WriteOrResume(*database_, batch), folder_);
 }
 
+absl::StatusOr<std::pair<uint64_t, uint64_t>> DiskIndex::Compact() {
+  const auto table_bytes = [this] {
+    uint64_t bytes = 0;
+    database_->GetIntProperty(rocksdb::DB::Properties::kTotalSstFilesSize, &bytes);
+    return bytes;
+  };
+  const uint64_t before = table_bytes();
+  rocksdb::CompactRangeOptions options;
+  options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
+  EPIC_RETURN_IF_ERROR(FromWrite(database_->CompactRange(options, nullptr, nullptr), folder_));
+  return std::pair{before, table_bytes()};
+}
+
 }  // namespace epic

@@ -56,6 +56,8 @@ class DiskIndex {
   absl::Status Put(const ChunkKey& key, const DiskIndexEntry& entry);
   // All of them or none; absent ones do no harm.
   absl::Status Erase(std::span<const ChunkKey> keys);
+  // Rewrites it without what was erased. Returns the bytes of its tables before and after.
+  absl::StatusOr<std::pair<uint64_t, uint64_t>> Compact();
 
  private:
   DiskIndex(std::string folder, std::unique_ptr<rocksdb::DB> database);

@@ -575,6 +575,7 @@ void DiskTier::Drop(const ChunkKey& key) {
     record = impl_->FindHeld(key);
     if (record == nullptr) return;
     impl_->Hide(*record);
+    ++impl_->stats.deletions_total;
   }
   impl_->Forget({record});
 }
@@ -583,8 +584,7 @@ void DiskTier::ForEach(const std::function<void(const ChunkKey&, const Entry&)>&
   for (const Impl::RecordPointer& record : impl_->HeldRecords()) visit(record->key, record->entry);
 }
 
-absl::StatusOr<DiskTier::VerifyProgress> DiskTier::VerifyAll(
-    const std::function<bool(const VerifyProgress&)>& progress) {
+absl::StatusOr<VerifyProgress> DiskTier::VerifyAll(const std::function<bool(const VerifyProgress&)>& progress) {
   const std::vector<Impl::RecordPointer> records = impl_->HeldRecords();
   VerifyProgress done;
   done.blocks_total = records.size();
@@ -606,7 +606,7 @@ absl::StatusOr<DiskTier::VerifyProgress> DiskTier::VerifyAll(
       const absl::Status status = Impl::ReadAndVerify(*record, {memory.get(), bytes});
       impl_->FinishRead(record, status);
       done.bytes_done += bytes;
-      if (!status.ok()) ++done.blocks_dropped;
+      if (!status.ok()) done.faults.push_back(std::string(status.message()));
     }
     ++done.blocks_done;
     if (!progress(done)) {
@@ -616,6 +616,8 @@ absl::StatusOr<DiskTier::VerifyProgress> DiskTier::VerifyAll(
   }
   return done;
 }
+
+absl::StatusOr<std::pair<uint64_t, uint64_t>> DiskTier::Compact() { return impl_->index->Compact(); }
 
 DiskTierStats DiskTier::Stats() const {
   const MutexLock lock(impl_->mutex);

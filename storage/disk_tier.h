@@ -25,12 +25,14 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/chunk_key.h"
 #include "core/eviction_policy.h"
 #include "core/kv_block.h"
+#include "storage/block_tier.h"
 #include "storage/segment_file.h"
 
 namespace epic {
@@ -47,27 +49,15 @@ struct DiskTierOptions {
   absl::Status Validate() const;  // INVALID_ARGUMENT names every field that is wrong
 };
 
-struct DiskTierStats {
-  size_t capacity_bytes = 0;
+struct DiskTierStats : BlockTierStats {
   size_t index_bytes_max = 0;  // of the capacity, kept for the index
   size_t segment_bytes = 0;    // of all segments: on the disk, used or not
-  size_t used_bytes = 0;       // of blocks, padding included
-  size_t blocks = 0;
   bool direct_io = false;
-  uint64_t reads_total = 0;  // that succeeded
-  uint64_t read_bytes_total = 0;
-  uint64_t writes_total = 0;
-  uint64_t written_bytes_total = 0;
-  uint64_t evictions_total = 0;
-  uint64_t checksum_failures_total = 0;  // blocks dropped: not the bytes that were written
-  uint64_t read_errors_total = 0;        // blocks dropped: the disk did not give them
-  uint64_t write_errors_total = 0;       // of blocks and of the index
-  uint64_t no_space_total = 0;           // times the file system had no room to grow into, or to write
-  uint64_t dropped_at_start_total = 0;   // entries that could not be right: no such range, overlapping, cut off
-  uint64_t index_resets_total = 0;       // damaged indexes thrown away whole: 0 or 1
+  uint64_t dropped_at_start_total = 0;  // entries that could not be right: no such range, overlapping, cut off
+  uint64_t index_resets_total = 0;      // damaged indexes thrown away whole: 0 or 1
 };
 
-class DiskTier {
+class DiskTier final : public BlockTier {
  public:
   // Adopts what the folder holds. FAILED_PRECONDITION: another process, or this one, has it open, or a newer version of
   // EPIC wrote it; INVALID_ARGUMENT; RESOURCE_EXHAUSTED, PERMISSION_DENIED, UNAVAILABLE: the system does not let it.
@@ -75,11 +65,11 @@ class DiskTier {
   static absl::StatusOr<std::unique_ptr<DiskTier>> Open(const DiskTierOptions& options,
                                                         std::unique_ptr<EvictionPolicy> policy);
   // REQUIRES: no call is in progress.
-  ~DiskTier();
+  ~DiskTier() override;
 
   // Called for each block that leaves, after it left, without a lock held: evicted, dropped, or found damaged. By then
   // another thread may have written the key again. Set once before use by several threads, as the next.
-  void SetRemovalObserver(std::function<void(const ChunkKey&)> observer);
+  void SetRemovalObserver(std::function<void(const ChunkKey&)> observer) override;
   // Blocks for which this is false are not evicted. Called under the tier's lock: it must be quick and not call the
   // tier.
   void SetEvictionFilter(std::function<bool(const ChunkKey&)> may_evict);
@@ -90,42 +80,34 @@ class DiskTier {
   // dropping the same key. RESOURCE_EXHAUSTED: no room, because of what is being read or may not be evicted, because
   // the policy does not admit the block, or because the disk is full: the message says which, with the sizes;
   // UNAVAILABLE: the disk fails. Nothing is left of a block that was not written.
-  absl::StatusOr<bool> Write(const KvBlockView& block, double recompile_cost_us);
+  absl::StatusOr<bool> Write(const KvBlockView& block, double recompile_cost_us) override;
 
-  struct Entry {
-    size_t block_bytes = 0;
-    uint64_t edition = 0;
-    double recompile_cost_us = 0;
-  };
   // No I/O, and no touch for eviction.
-  std::optional<Entry> Find(const ChunkKey& key) const;
+  std::optional<Entry> Find(const ChunkKey& key) const override;
   // Tells the policy that this block was wanted and is not here.
-  void NoteMiss(const ChunkKey& key);
+  void NoteMiss(const ChunkKey& key) override;
 
   // Reads the block into the first Entry::block_bytes of `padded_out` and verifies all of it: header, key, edition,
   // every checksum. On any error `padded_out` is unspecified. NOT_FOUND; INVALID_ARGUMENT for memory of another size;
   // DATA_LOSS: not the bytes that were written, UNAVAILABLE: the disk fails: the entry was dropped, compile the chunk
   // again. REQUIRES: memory at a multiple of 4096 bytes, DiskPaddedBytes(Entry::block_bytes) long.
-  absl::Status Read(const ChunkKey& key, std::span<std::byte> padded_out);
+  absl::Status Read(const ChunkKey& key, std::span<std::byte> padded_out) override;
 
   // Makes the block unfindable, now and after a restart; its range comes free when its readers are done. Waits for a
   // thread that is writing it. No-op where it is not there.
-  void Drop(const ChunkKey& key);
+  void Drop(const ChunkKey& key) override;
 
   // Calls `visit` for each block that is there at the beginning, without a lock held.
-  void ForEach(const std::function<void(const ChunkKey&, const Entry&)>& visit) const;
+  void ForEach(const std::function<void(const ChunkKey&, const Entry&)>& visit) const override;
 
-  struct VerifyProgress {
-    size_t blocks_total = 0;
-    size_t blocks_done = 0;
-    size_t blocks_dropped = 0;
-    uint64_t bytes_done = 0;
-  };
   // Reads and verifies every block, dropping what is not sound, one at a time and without a touch for eviction. Calls
   // `progress` after each; CANCELLED where it returns false.
-  absl::StatusOr<VerifyProgress> VerifyAll(const std::function<bool(const VerifyProgress&)>& progress);
+  absl::StatusOr<VerifyProgress> VerifyAll(const std::function<bool(const VerifyProgress&)>& progress) override;
+  // Also while it is used.
+  absl::StatusOr<std::pair<uint64_t, uint64_t>> Compact() override;
 
   DiskTierStats Stats() const;
+  BlockTierStats TierStats() const override { return Stats(); }
 
  private:
   struct Impl;

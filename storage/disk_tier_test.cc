@@ -213,7 +213,7 @@ TEST_F(DiskTierTest, StaysWithinItsCapacityWhileItEvicts) {
   }
   const size_t blocks = stats.blocks;
   EXPECT_EQ(Reopen(Options(capacity_bytes)).Stats().blocks, blocks);
-  EXPECT_EQ(tier_->VerifyAll([](const DiskTier::VerifyProgress&) { return true; })->blocks_dropped, 0u);
+  EXPECT_EQ(tier_->VerifyAll([](const VerifyProgress&) { return true; })->faults.size(), 0u);
 }
 
 TEST_F(DiskTierTest, AReadKeepsABlockFromEviction) {
@@ -450,14 +450,14 @@ TEST_F(DiskTierTest, VerifyAllDropsWhatIsNotSoundAndCanBeStopped) {
   for (int i = 0; i < 10; ++i) ASSERT_TRUE(tier.Write(TestBlock(i).view(), 1).value());
   const auto [path, at] = Locate(TestBlock(4));
   FlipByte(path, at + 3000);
-  const auto verified = tier.VerifyAll([](const DiskTier::VerifyProgress&) { return true; });
+  const auto verified = tier.VerifyAll([](const VerifyProgress&) { return true; });
   ASSERT_TRUE(verified.ok()) << verified.status();
   EXPECT_EQ(verified->blocks_total, 10u);
   EXPECT_EQ(verified->blocks_done, 10u);
-  EXPECT_EQ(verified->blocks_dropped, 1u);
+  EXPECT_EQ(verified->faults.size(), 1u);
   EXPECT_FALSE(tier.Find(TestBlock(4).key()).has_value());
   const absl::Status stopped =
-      tier.VerifyAll([](const DiskTier::VerifyProgress& done) { return done.blocks_done < 3; }).status();
+      tier.VerifyAll([](const VerifyProgress& done) { return done.blocks_done < 3; }).status();
   EXPECT_EQ(stopped.code(), absl::StatusCode::kCancelled);
   EXPECT_THAT(std::string(stopped.message()), HasSubstr("3 of 9"));
 }

@@ -94,7 +94,7 @@ class FakeTier : public BlockTier {
     for (const auto& [key, entry] : entries) visit(key, entry);
   }
   void SetRemovalObserver(std::function<void(const ChunkKey&)> observer) override { observer_ = std::move(observer); }
-  BlockTierStats Stats() const override {
+  BlockTierStats TierStats() const override {
     MutexLock lock(mutex_);
     BlockTierStats stats;
     stats.blocks = blocks_.size();

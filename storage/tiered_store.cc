@@ -232,7 +232,8 @@ TieredStore::WriteOutcome TieredStore::WriteNow(const ChunkKey& key) {
 
 absl::StatusOr<VerifyProgress> TieredStore::VerifyHost(const std::function<bool(const VerifyProgress&)>& progress) {
   const std::vector<ChunkKey> keys = host_->Keys();
-  VerifyProgress done{.blocks_total = keys.size()};
+  VerifyProgress done;
+  done.blocks_total = keys.size();
   for (const ChunkKey& key : keys) {
     const absl::StatusOr<BlockStore::Lease> lease = host_->Peek(key);
     absl::Status sound = lease.status();

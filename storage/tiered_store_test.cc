@@ -194,7 +194,7 @@ TEST_F(TieredStoreTest, ACopyInAnEarlierConfigurationsEncodingIsRead) {
   KvBlockInfo half = Info(3);
   half.shape.dtype = KvDtype::kFp16;
   ScratchBlock source(KvBlockBytes(Info(3)));
-  WriteTestBlock(Info(3), source.bytes());
+  KvBlockWriter::Create(Info(3), source.bytes())->Seal();  // zeros
   ScratchBlock encoded(KvBlockBytes(half));
   ASSERT_TRUE(EncodeKvBlock(KvBlockView::Parse(source.bytes()).value(), KvDtype::kFp16, encoded.bytes()).ok());
   ASSERT_TRUE(*disk_->Write(KvBlockView::Parse(encoded.bytes()).value(), 1));
