@@ -113,12 +113,21 @@ absl::Status DocumentRegistry::Load() {
     return absl::OkStatus();
   };
   EPIC_RETURN_IF_ERROR(manifest_->ForEachChunkList(compiler_->fingerprint_hex(), visit));
-  for (Loaded& loaded : lists) {
-    EPIC_ASSIGN_OR_RETURN(const DocumentRecord record,
-                          manifest_->GetDocument(loaded.list.name.tenant, loaded.list.name.id));
-    loaded.created_unix_ms = record.created_unix_ms;
-    loaded.list.expires_unix_ms = record.expires_unix_ms;
-    loaded.list.own_recipe_id = record.recipe_id;
+  // The lists come in the order of tenants and ids, and so do the headers.
+  size_t next = 0;
+  EPIC_RETURN_IF_ERROR(manifest_->ForEachDocumentHeader([&](const DocumentHeader& header) {
+    const DocumentName name{header.tenant, header.id};
+    for (; next < lists.size() && lists[next].list.name <= name; ++next) {
+      if (lists[next].list.name != name) break;
+      lists[next].created_unix_ms = header.created_unix_ms;
+      lists[next].list.expires_unix_ms = header.expires_unix_ms;
+      lists[next].list.own_recipe_id = header.recipe_id;
+    }
+    return absl::OkStatus();
+  }));
+  if (next < lists.size()) {
+    return absl::DataLossError(fmt::format("the manifest has chunks of document {} of tenant {}, but not the document",
+                                           lists[next].list.name.id, lists[next].list.name.tenant));
   }
   std::sort(lists.begin(), lists.end(), [](const Loaded& a, const Loaded& b) {
     return std::tie(a.created_unix_ms, a.list.name, a.list.recipe_id) <

@@ -213,29 +213,6 @@ TEST_F(ManifestTest, ASecondOpenIsRefused) {
   EXPECT_TRUE(OpenStatus().ok());
 }
 
-TEST_F(ManifestTest, ANewerVersionIsRefusedAndLeftAlone) {
-  Put(TestDocument(1));
-  manifest_.reset();
-  const auto set_version = [&](const std::string& bytes) {
-    rocksdb::DB* database = nullptr;
-    ASSERT_TRUE(rocksdb::DB::Open({}, folder_.path(), &database).ok());
-    ASSERT_TRUE(database->Put({}, "V", bytes).ok());
-    delete database;
-  };
-  set_version(std::string("\2\0\0\0", 4));
-  const absl::Status newer = OpenStatus();
-  EXPECT_EQ(newer.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(newer.message()), HasSubstr("format version 2"));
-  EXPECT_THAT(std::string(newer.message()), HasSubstr("up to 1"));
-  for (const std::string& bytes : {std::string(), std::string(4, '\0'), std::string("\1\0\0\0\0", 5)}) {
-    set_version(bytes);
-    EXPECT_EQ(OpenStatus().code(), absl::StatusCode::kDataLoss);
-  }
-  set_version(std::string("\1\0\0\0", 4));
-  Reopen();
-  EXPECT_TRUE(manifest_->GetDocument("acme", TestDocument(1).id).ok());
-}
-
 TEST_F(ManifestTest, ADatabaseOfSomethingElseIsRefused) {
   const TemporaryFolder other;
   rocksdb::DB* database = nullptr;

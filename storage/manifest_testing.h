@@ -5,34 +5,60 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <system_error>
+#include <utility>
+#include <vector>
 
+#include "absl/status/statusor.h"
 #include "core/manifest_records.h"
 #include "fmt/format.h"
 #include "gtest/gtest.h"
+#include "storage/manifest.h"
 
 namespace epic {
 
-// Removed with everything in it at the end.
+// An empty folder, removed at the end with all that stands beside it under longer names, such as its copy.
 class TemporaryFolder {
  public:
   TemporaryFolder() {
     std::string pattern = testing::TempDir() + "/epic-manifest-XXXXXX";
     EXPECT_NE(mkdtemp(pattern.data()), nullptr);
-    path_ = pattern;
+    root_ = pattern;
+    path_ = root_ + "/manifest";
+    std::filesystem::create_directory(path_);
   }
   ~TemporaryFolder() {
     std::error_code error;
-    std::filesystem::remove_all(path_, error);
+    std::filesystem::remove_all(root_, error);
   }
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
   const std::string& path() const { return path_; }
+  std::string copy_path() const { return path_ + "-copy"; }
 
  private:
+  std::string root_;
   std::string path_;
 };
+
+// Puts all that stands in the folder and beside it in the place of what is there in another one.
+inline void CopyAll(const TemporaryFolder& from, const TemporaryFolder& to) {
+  namespace fs = std::filesystem;
+  const fs::path target = fs::path(to.path()).parent_path();
+  for (const auto& entry : fs::directory_iterator(target)) fs::remove_all(entry.path());
+  fs::copy(fs::path(from.path()).parent_path(), target, fs::copy_options::recursive);
+}
+
+// Opens it with the defaults, adding each warning to `warnings`.
+inline absl::StatusOr<std::unique_ptr<Manifest>> OpenWithWarnings(const std::string& folder,
+                                                                  std::vector<std::string>* warnings) {
+  ManifestOptions options;
+  options.folder = folder;
+  options.warn = [warnings](const std::string& line) { warnings->push_back(line); };
+  return Manifest::Open(std::move(options));
+}
 
 inline std::string TestFingerprint() { return std::string(64, 'a'); }
 

@@ -10,9 +10,7 @@ bool Mentions(const rocksdb::Status& status, const char* words) {
 }
 
 absl::Status DamagedManifest(const rocksdb::Status& status, const std::string& folder) {
-  return absl::DataLossError(
-      fmt::format("the manifest in {} is damaged: {}; nothing was changed: restore the folder from a copy", folder,
-                  status.ToString()));
+  return absl::DataLossError(fmt::format("the manifest in {} is damaged: {}", folder, status.ToString()));
 }
 
 }  // namespace
