@@ -17,6 +17,8 @@
 #include "cache_node/fake_compiler.h"
 #include "core/status_macros.h"
 #include "gtest/gtest.h"
+#include "storage/disk_tier.h"
+#include "storage/tiered_store.h"
 #include "transfer/synthetic_blocks.h"
 
 namespace epic {
@@ -42,6 +44,10 @@ class NodeHarness {
   struct Options {
     FakeCompiler::Options compiler{.shape = kSmallSyntheticShape};
     size_t capacity_bytes = size_t{1} << 20;
+    std::string eviction_policy = "lru";  // an order that a test can follow
+    size_t disk_capacity_bytes = 0;       // 0: memory only
+    TieredStoreOptions tiers = {};
+    size_t pinned_bytes_max = size_t{1} << 19;
     std::string default_recipe_id = "plain";
     CompileQueueOptions compile{.retry_delay = std::chrono::milliseconds(1)};
   };
@@ -61,6 +67,14 @@ class NodeHarness {
   void Restart() { Restart(options_.compiler); }
 
   CacheNode& node() { return *node_; }
+  std::string disk_folder() const { return folder_ + "/blocks"; }
+  const std::string& folder() const { return folder_; }
+  // Between a Stop and a Start somebody may look at the folder, or change what is in it.
+  void Stop() {
+    node_.reset();
+    compiler_.reset();
+  }
+  void StartAgain() { Start(); }
   FakeCompiler& compiler() { return *compiler_; }
   std::atomic<int64_t>& now_unix_ms() { return now_unix_ms_; }
 
@@ -100,20 +114,31 @@ class NodeHarness {
     node_options.compile = options_.compile;
     node_options.default_recipe_id = options_.default_recipe_id;
     node_options.clock = [this] { return now_unix_ms_.load(); };
-    absl::StatusOr<std::unique_ptr<Manifest>> manifest = Manifest::Open(folder_);
+    node_options.pinned_bytes_max = options_.pinned_bytes_max;
+    absl::StatusOr<std::unique_ptr<Manifest>> manifest = Manifest::Open(folder_ + "/manifest");
     ASSERT_TRUE(manifest.ok()) << manifest.status();
-    absl::StatusOr<std::unique_ptr<BlockStore>> store =
-        BlockStore::Create({.capacity_bytes = options_.capacity_bytes, .protect_published = true});
-    ASSERT_TRUE(store.ok()) << store.status();
-    auto node = CacheNode::Create(node_options, *std::move(manifest), *std::move(store), compiler_.get());
+    absl::StatusOr<std::unique_ptr<BlockStore>> host =
+        BlockStore::Create({.capacity_bytes = options_.capacity_bytes,
+                            .protect_published = true,
+                            .eviction_policy = options_.eviction_policy});
+    ASSERT_TRUE(host.ok()) << host.status();
+    std::unique_ptr<DiskTier> disk;
+    if (options_.disk_capacity_bytes > 0) {
+      auto policy = MakeEvictionPolicy(options_.eviction_policy, options_.disk_capacity_bytes);
+      ASSERT_TRUE(policy.ok()) << policy.status();
+      auto opened = DiskTier::Open({.folder = disk_folder(),
+                                    .capacity_bytes = options_.disk_capacity_bytes,
+                                    .segment_bytes = size_t{1} << 20,
+                                    .free_bytes_min = 0},
+                                   *std::move(policy));
+      ASSERT_TRUE(opened.ok()) << opened.status();
+      disk = *std::move(opened);
+    }
+    auto store = std::make_unique<TieredStore>(options_.tiers, *std::move(host), std::move(disk));
+    auto node = CacheNode::Create(node_options, *std::move(manifest), std::move(store), compiler_.get());
     ASSERT_TRUE(node.ok()) << node.status();
     node_ = *std::move(node);
   }
-  void Stop() {
-    node_.reset();
-    compiler_.reset();
-  }
-
   Options options_;
   const std::string folder_;
   std::atomic<int64_t> now_unix_ms_{1'000'000};
