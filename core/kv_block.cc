@@ -46,7 +46,7 @@ constexpr size_t kGroupEntryBytes = 32;
 constexpr size_t kChecksumBytes = 8;
 // What we write; readers take any power of two in these bounds.
 constexpr uint32_t kGroupAlignmentBytes = 64;
-constexpr uint32_t kGroupAlignmentBytesMax = 2u << 20;
+constexpr uint32_t kGroupAlignmentBytesMax = kBlockAlignmentBytes;
 constexpr size_t kPartAlignmentBytes = 64;  // of K, V and their scales
 
 // Far above any model; they keep the product of all sizes under 2^53, so that no size computation overflows.
@@ -232,6 +232,11 @@ KvLayerLayout KvShape::LayerLayout(int32_t token_count) const {
 size_t KvBlockBytes(const KvShape& shape, int32_t token_count) {
   const LayerGroup last = PlanGroups(shape, token_count).back();
   return last.offset + last.bytes;
+}
+
+size_t KvBlockBytesMax(const KvShape& shape, int32_t token_count) {
+  return HeaderBytes(token_count, shape.layers, kGroupAlignmentBytesMax) +
+         shape.layers * RoundUp(shape.LayerLayout(token_count).bytes, kGroupAlignmentBytesMax);
 }
 
 size_t KvBlockBytes(const KvBlockInfo& info) {

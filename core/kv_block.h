@@ -6,7 +6,7 @@
 //            a layer's parts lie, one entry a layer group {first layer, layers, offset, bytes, XXH3-64 checksum}, token
 //            ids, header checksum
 //   payload  layer by layer, in layer groups of at least 256 KiB where the chunk has that much; groups start at
-//            multiples of 64 bytes or more
+//            multiples of 64 bytes, or of more up to a page
 //
 // A layer is K, scales of K, V, scales of V, each at a multiple of 64 bytes; only int8 has scales. Tokens are padded
 // with zeros to a multiple of kTokensPerTile (32). Every dtype has its elements in one order:
@@ -139,6 +139,8 @@ class KvBlockWriter {
 // Bytes of the whole block (a multiple of 64).
 size_t KvBlockBytes(const KvBlockInfo& info);
 size_t KvBlockBytes(const KvShape& shape, int32_t token_count);
+// The most that another writer of this version may make of it: each layer a group of its own, groups at pages.
+size_t KvBlockBytesMax(const KvShape& shape, int32_t token_count);
 
 // A sealed block, parsed and checked as hostile input. Copyable; does not own the bytes.
 class KvBlockView {

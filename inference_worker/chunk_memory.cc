@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/kv_encoding.h"
 #include "core/status_macros.h"
 #include "fmt/format.h"
 
@@ -15,6 +16,10 @@ struct CachedChunk {
   std::shared_ptr<BlockStore> cache;
   BlockStore::Lease lease;
 };
+
+bool IsAsExpected(const KvBlockInfo& seen, const KvBlockInfo& expected) {
+  return seen.shape.dtype == expected.shape.dtype && CheckSameChunk(seen, expected).ok();
+}
 
 ChunkKvPtr FromLease(const std::shared_ptr<BlockStore>& cache, BlockStore::Lease lease) {
   auto chunk = std::make_shared<CachedChunk>(CachedChunk{cache, std::move(lease)});
@@ -85,6 +90,7 @@ absl::StatusOr<ChunkKvPtr> ChunkMemory::Finish(Buffer buffer, const KvBlockInfo&
     return absl::DataLossError(
         fmt::format("the block is edition {:016x}; {:016x} was leased", view.edition(), *edition));
   }
+  if (view.info().shape.dtype != expected.shape.dtype) return Decode(view, expected);
   if (buffer.reservation_.has_value()) {
     EPIC_ASSIGN_OR_RETURN(BlockStore::Lease lease, cache_->Publish(*std::move(buffer.reservation_)));
     return FromLease(cache_, std::move(lease));
@@ -97,10 +103,17 @@ absl::StatusOr<ChunkKvPtr> ChunkMemory::Finish(Buffer buffer, const KvBlockInfo&
   return chunk;
 }
 
+absl::StatusOr<ChunkKvPtr> ChunkMemory::Decode(const KvBlockView& block, const KvBlockInfo& expected) {
+  EPIC_RETURN_IF_ERROR(CheckSameChunk(block.info(), expected));
+  EPIC_ASSIGN_OR_RETURN(Buffer buffer, Reserve(KvBlockBytes(expected)));
+  EPIC_RETURN_IF_ERROR(EncodeKvBlock(block, expected.shape.dtype, buffer.bytes()));
+  return Finish(std::move(buffer), expected, std::nullopt);
+}
+
 ChunkKvPtr ChunkMemory::Find(const KvBlockInfo& expected) {
   absl::StatusOr<BlockStore::Lease> lease = cache_->Acquire(expected.key, expected.token_ids);
   if (!lease.ok()) return FindOnHeap(expected);
-  if (!CheckSameChunk(lease->view().info(), expected).ok()) {
+  if (!IsAsExpected(lease->view().info(), expected)) {
     lease->Reset();
     cache_->Drop(expected.key);
     return nullptr;
@@ -113,7 +126,7 @@ ChunkKvPtr ChunkMemory::FindOnHeap(const KvBlockInfo& expected) {
   const auto found = on_heap_.find(expected.key);
   if (found == on_heap_.end()) return nullptr;
   ChunkKvPtr chunk = found->second.lock();
-  return chunk != nullptr && CheckSameChunk(chunk->view().info(), expected).ok() ? chunk : nullptr;
+  return chunk != nullptr && IsAsExpected(chunk->view().info(), expected) ? chunk : nullptr;
 }
 
 absl::Status CheckSameChunk(const KvBlockInfo& seen, const KvBlockInfo& expected) {
@@ -130,11 +143,12 @@ absl::Status CheckSameChunk(const KvBlockInfo& seen, const KvBlockInfo& expected
         fmt::format("the block is of recipe \"{}\" from position {}; \"{}\" from position {} was asked for",
                     seen.recipe_id, seen.first_position, expected.recipe_id, expected.first_position));
   }
-  if (seen.shape != expected.shape) {
+  KvShape shape = seen.shape;
+  shape.dtype = expected.shape.dtype;
+  if (shape != expected.shape) {
     return absl::DataLossError(fmt::format(
-        "the block has {} layers, {} KV heads, head size {}, dtype {}; the model has {}, {}, {}, {}", seen.shape.layers,
-        seen.shape.kv_heads, seen.shape.head_dim, static_cast<uint32_t>(seen.shape.dtype), expected.shape.layers,
-        expected.shape.kv_heads, expected.shape.head_dim, static_cast<uint32_t>(expected.shape.dtype)));
+        "the block has {} layers, {} KV heads, head size {}; the model has {}, {}, {}", shape.layers, shape.kv_heads,
+        shape.head_dim, expected.shape.layers, expected.shape.kv_heads, expected.shape.head_dim));
   }
   if (seen.token_ids != expected.token_ids) {
     return absl::DataLossError(

@@ -37,7 +37,7 @@ struct ChunkWork {
   const JobChunk* chunk = nullptr;
   Recipe recipe;
   KvBlockInfo info;        // what its block must say
-  size_t block_bytes = 0;  // and how long it must be
+  size_t block_bytes = 0;  // and how long it is in the engine's dtype
 
   std::shared_ptr<BlockSource> source;    // of its home, once located
   std::unique_ptr<LocatedBlock> located;  // not yet read

@@ -24,6 +24,21 @@ FallbackCause CauseOf(const absl::Status& status) {
   }
 }
 
+// DATA_LOSS where no dtype gives the chunk that many bytes: before memory is taken for what a node says.
+absl::Status CheckBlockBytes(size_t block_bytes, const KvBlockInfo& expected) {
+  const auto tokens = static_cast<int32_t>(expected.token_ids.size());
+  size_t bytes_max = 0;
+  for (const KvDtype dtype : {KvDtype::kBf16, KvDtype::kFp16, KvDtype::kInt8}) {
+    KvShape shape = expected.shape;
+    shape.dtype = dtype;
+    bytes_max = std::max(bytes_max, KvBlockBytesMax(shape, tokens));
+  }
+  if (block_bytes > 0 && block_bytes <= bytes_max) return absl::OkStatus();
+  return absl::DataLossError(
+      fmt::format("its block has {} bytes; one of a chunk of {} tokens has 1 to {} for this model", block_bytes, tokens,
+                  bytes_max));
+}
+
 // Keeps an in-place block's bytes: the lease, and the source that it is of. Destroyed last member first.
 struct InPlaceChunk {
   std::shared_ptr<BlockSource> source;
@@ -175,21 +190,20 @@ int64_t NodeReader::ReadOne(const ChunkLoadRequest& request, ChunkWork* work) {
 absl::StatusOr<ChunkKvPtr> NodeReader::UseInPlace(ChunkWork* work) {
   const KvBlockView view = *work->located->InPlace();
   EPIC_RETURN_IF_ERROR(CheckSameChunk(view.info(), work->info));
+  if (view.info().shape.dtype != work->info.shape.dtype) return memory_->Decode(view, work->info);
   return std::make_shared<ChunkKv>(
       view, std::make_shared<InPlaceChunk>(InPlaceChunk{work->source, std::move(work->located)}));
 }
 
 absl::StatusOr<ChunkKvPtr> NodeReader::Pull(const ChunkLoadRequest& request, ChunkWork* work, int64_t* bytes_moved) {
-  if (work->located->block_bytes != work->block_bytes) {
-    return absl::DataLossError(fmt::format("its block has {} bytes; a chunk of {} tokens has {} for this model",
-                                           work->located->block_bytes, work->info.token_ids.size(), work->block_bytes));
-  }
-  EPIC_ASSIGN_OR_RETURN(ChunkMemory::Buffer buffer, memory_->Reserve(work->block_bytes));
+  const size_t block_bytes = work->located->block_bytes;
+  EPIC_RETURN_IF_ERROR(CheckBlockBytes(block_bytes, work->info));
+  EPIC_ASSIGN_OR_RETURN(ChunkMemory::Buffer buffer, memory_->Reserve(block_bytes));
   const steady_clock::time_point start = steady_clock::now();
   EPIC_RETURN_IF_ERROR(
       work->source->Read(*work->located, BlockRange{}, buffer.bytes(), NodeDeadline(request.deadline)));
-  RecordPull(work->block_bytes, steady_clock::now() - start);
-  *bytes_moved += static_cast<int64_t>(work->block_bytes);
+  RecordPull(block_bytes, steady_clock::now() - start);
+  *bytes_moved += static_cast<int64_t>(block_bytes);
   return memory_->Finish(std::move(buffer), work->info, work->located->edition);
 }
 

@@ -1,5 +1,5 @@
 // Asks cache nodes for chunks and reads them: one Locate a home, homes in parallel, blocks in place where the transport
-// can.
+// can and the node keeps them in the engine's dtype. A block in another dtype is decoded (chunk_memory.h).
 //
 // Nothing here fails a request. A chunk that its home did not give has its cause and reason set, and is for the worker
 // to compile. A failed or corrupt pull is tried once more, under a new lease. Thread-safe.

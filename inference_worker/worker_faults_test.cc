@@ -106,7 +106,7 @@ TEST_F(WorkerFaultsTest, ATransferThatHangsIsGivenUp) {
 TEST_F(WorkerFaultsTest, CorruptBytesAreNeverUsed) {
   // In the header, in the token ids and in the payload.
   const size_t block_bytes = KvBlockBytes(Info(1));
-  for (const size_t byte : {size_t{0}, size_t{40}, size_t{200}, block_bytes / 2, block_bytes - 1}) {
+  for (const size_t byte : {size_t{0}, size_t{40}, size_t{300}, block_bytes / 2, block_bytes - 1}) {
     StartWorker(SmallOptions());
     const int before = observer_.fallbacks()[FallbackCause::kCorrupt];
     faulty_->SetFaults({.corrupt_byte = byte});
