@@ -1,5 +1,7 @@
 #include "storage/disk_index.h"
 
+#include <sys/statvfs.h>
+
 #include <bit>
 #include <filesystem>
 #include <optional>
@@ -96,13 +98,6 @@ absl::Status FromWrite(const rocksdb::Status& status, const std::string& folder)
   return absl::UnavailableError(message);
 }
 
-// After an error RocksDB refuses every write until it is told that the cause may be gone.
-rocksdb::Status WriteOrResume(rocksdb::DB& database, rocksdb::WriteBatch& batch) {
-  const rocksdb::Status status = database.Write(rocksdb::WriteOptions(), &batch);
-  if (status.ok() || !database.Resume().ok()) return status;
-  return database.Write(rocksdb::WriteOptions(), &batch);
-}
-
 rocksdb::Status OpenDatabase(const std::string& folder, size_t write_buffer_bytes,
                              std::unique_ptr<rocksdb::DB>* database) {
   rocksdb::DB* raw = nullptr;
@@ -113,8 +108,8 @@ rocksdb::Status OpenDatabase(const std::string& folder, size_t write_buffer_byte
 
 }  // namespace
 
-DiskIndex::DiskIndex(std::string folder, std::unique_ptr<rocksdb::DB> database)
-    : folder_(std::move(folder)), database_(std::move(database)) {}
+DiskIndex::DiskIndex(std::string folder, size_t write_buffer_bytes, std::unique_ptr<rocksdb::DB> database)
+    : folder_(std::move(folder)), write_buffer_bytes_(write_buffer_bytes), database_(std::move(database)) {}
 
 DiskIndex::~DiskIndex() = default;
 
@@ -125,7 +120,7 @@ absl::StatusOr<DiskIndex::Contents> DiskIndex::Open(const std::string& folder, s
     const rocksdb::Status opened = OpenDatabase(folder, write_buffer_bytes, &database);
     std::string damage;
     if (opened.ok()) {
-      contents.index.reset(new DiskIndex(folder, std::move(database)));
+      contents.index.reset(new DiskIndex(folder, write_buffer_bytes, std::move(database)));
       const absl::Status read = contents.index->ReadAll(&contents);
       if (read.ok()) return contents;
       damage = std::string(read.message());
@@ -149,7 +144,7 @@ absl::StatusOr<DiskIndex::Contents> DiskIndex::Open(const std::string& folder, s
   return contents;
 }
 
-absl::Status DiskIndex::ReadAll(Contents* contents) const {
+absl::Status DiskIndex::ReadAll(Contents* contents) {
   rocksdb::WriteBatch unreadable;
   rocksdb::ReadOptions options;
   options.fill_cache = false;
@@ -166,20 +161,62 @@ absl::Status DiskIndex::ReadAll(Contents* contents) const {
   }
   if (!iterator->status().ok()) return absl::DataLossError(iterator->status().ToString());
   if (unreadable.Count() == 0) return absl::OkStatus();
-  return FromWrite(WriteOrResume(*database_, unreadable), folder_);
+  return Write(unreadable);
+}
+
+absl::Status DiskIndex::Write(rocksdb::WriteBatch& batch) {
+  struct statvfs attributes = {};
+  if (statvfs(folder_.c_str(), &attributes) == 0) {
+    const size_t free_bytes = static_cast<size_t>(attributes.f_bavail) * attributes.f_frsize;
+    if (free_bytes < FreeBytesMin(write_buffer_bytes_)) {
+      return absl::ResourceExhaustedError(
+          fmt::format("the disk of {} has {} free bytes, the disk tier's index needs {}; free some space", folder_,
+                      free_bytes, FreeBytesMin(write_buffer_bytes_)));
+    }
+  }
+  EPIC_RETURN_IF_ERROR(Enter());
+  const rocksdb::Status status = database_->Write(rocksdb::WriteOptions(), &batch);
+  Leave(status.ok());
+  return FromWrite(status, folder_);
+}
+
+absl::Status DiskIndex::Enter() {
+  const MutexLock lock(mutex_);
+  while (reopening_) changed_.Wait(mutex_);
+  if (failed_) {
+    reopening_ = true;
+    while (writers_ > 0) changed_.Wait(mutex_);
+    mutex_.Unlock();
+    database_.reset();
+    const rocksdb::Status status = OpenDatabase(folder_, write_buffer_bytes_, &database_);
+    mutex_.Lock();
+    failed_ = !status.ok();
+    reopening_ = false;
+    changed_.NotifyAll();
+    if (failed_) return FromWrite(status, folder_);
+  }
+  ++writers_;
+  return absl::OkStatus();
+}
+
+void DiskIndex::Leave(bool written) {
+  const MutexLock lock(mutex_);
+  --writers_;
+  failed_ = failed_ || !written;
+  changed_.NotifyAll();
 }
 
 absl::Status DiskIndex::Put(const ChunkKey& key, const DiskIndexEntry& entry) {
   rocksdb::WriteBatch batch;
   batch.Put(AsSlice(key.AsBytes()), AsSlice(Encode(entry)));
-  return FromWrite(WriteOrResume(*database_, batch), folder_);
+  return Write(batch);
 }
 
 absl::Status DiskIndex::Erase(std::span<const ChunkKey> keys) {
   if (keys.empty()) return absl::OkStatus();
   rocksdb::WriteBatch batch;
   for (const ChunkKey& key : keys) batch.Delete(AsSlice(key.AsBytes()));
-  return FromWrite(WriteOrResume(*database_, batch), folder_);
+  return Write(batch);
 }
 
 absl::StatusOr<std::pair<uint64_t, uint64_t>> DiskIndex::Compact() {

@@ -2,7 +2,10 @@
 //
 // The write-ahead log is handed to the system with every change and never synced: changes survive kill -9; power loss
 // may take the latest ones. A damaged index is thrown away whole and begins anew: the blocks can be compiled again.
-// Thread-safe.
+//
+// A database whose write failed is not written to again (RocksDB 7.8 resumes with a log that has seen an error, and a
+// build with assertions aborts): the next change opens it anew. Where the disk is nearly full, changes are refused
+// before RocksDB meets the end of it. Thread-safe.
 #ifndef EPIC_STORAGE_DISK_INDEX_H_
 #define EPIC_STORAGE_DISK_INDEX_H_
 
@@ -17,10 +20,12 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/chunk_key.h"
+#include "core/sync.h"
 
 namespace rocksdb {
 class DB;
-}
+class WriteBatch;
+}  // namespace rocksdb
 
 namespace epic {
 
@@ -52,7 +57,10 @@ class DiskIndex {
   DiskIndex(const DiskIndex&) = delete;
   DiskIndex& operator=(const DiskIndex&) = delete;
 
-  // RESOURCE_EXHAUSTED where the disk is full, else UNAVAILABLE.
+  // What must be free on the disk for a change: a log, a table and a compaction.
+  static constexpr size_t FreeBytesMin(size_t write_buffer_bytes) { return 4 * write_buffer_bytes; }
+
+  // RESOURCE_EXHAUSTED where the disk is nearly full, else UNAVAILABLE. The next call tries again.
   absl::Status Put(const ChunkKey& key, const DiskIndexEntry& entry);
   // All of them or none; absent ones do no harm.
   absl::Status Erase(std::span<const ChunkKey> keys);
@@ -60,11 +68,22 @@ class DiskIndex {
   absl::StatusOr<std::pair<uint64_t, uint64_t>> Compact();
 
  private:
-  DiskIndex(std::string folder, std::unique_ptr<rocksdb::DB> database);
-  absl::Status ReadAll(Contents* contents) const;
+  DiskIndex(std::string folder, size_t write_buffer_bytes, std::unique_ptr<rocksdb::DB> database);
+  absl::Status ReadAll(Contents* contents);
+  absl::Status Write(rocksdb::WriteBatch& batch);
+  // Enters a writer, after opening the database anew where that is due.
+  absl::Status Enter();
+  void Leave(bool written);
 
   const std::string folder_;
-  const std::unique_ptr<rocksdb::DB> database_;
+  const size_t write_buffer_bytes_;
+  std::unique_ptr<rocksdb::DB> database_;  // used by writers; replaced while there are none
+
+  Mutex mutex_;  // protects who may use the database
+  CondVar changed_;
+  int writers_ EPIC_GUARDED_BY(mutex_) = 0;
+  bool failed_ EPIC_GUARDED_BY(mutex_) = false;
+  bool reopening_ EPIC_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace epic

@@ -44,6 +44,10 @@ size_t IndexBytesMax(size_t capacity_bytes) {
 }
 size_t SegmentBytesMax(size_t capacity_bytes) { return RoundDown(capacity_bytes - IndexBytesMax(capacity_bytes)); }
 
+size_t IndexWriteBufferBytes(size_t capacity_bytes) {
+  return std::clamp(IndexBytesMax(capacity_bytes) / 16, kIndexWriteBufferBytesMin, kIndexWriteBufferBytesMax);
+}
+
 uint64_t HeaderChecksum(const KvBlockView& block) { return XXH3_64bits(block.bytes().data(), block.header_bytes()); }
 
 // A block whose place the index knows.
@@ -186,10 +190,8 @@ struct DiskTier::Impl {
 
 absl::Status DiskTier::Impl::Start() {
   EPIC_ASSIGN_OR_RETURN(folder, DiskFolder::Open(options.folder));
-  const size_t index_bytes_max = IndexBytesMax(options.capacity_bytes);
   EPIC_ASSIGN_OR_RETURN(DiskIndex::Contents contents,
-                        DiskIndex::Open(folder->IndexPath(), std::clamp(index_bytes_max / 16, kIndexWriteBufferBytesMin,
-                                                                        kIndexWriteBufferBytesMax)));
+                        DiskIndex::Open(folder->IndexPath(), IndexWriteBufferBytes(options.capacity_bytes)));
   index = std::move(contents.index);
   if (!contents.damage.empty()) {
     spdlog::error("disk tier: the index in {} was damaged and thrown away, starting empty: {}", folder->IndexPath(),
@@ -337,7 +339,9 @@ bool DiskTier::Impl::Grow(size_t bytes) {
 size_t DiskTier::Impl::BytesOfNextSegment(size_t bytes, size_t total_bytes, bool* disk_is_full) const {
   const size_t wanted = std::min(std::max(segment_bytes, bytes), segments_bytes_max - total_bytes);
   if (wanted < bytes) return 0;
-  const size_t available = RoundDown(folder->BytesToGrow(options.free_bytes_min));
+  // The index has to live as well.
+  const size_t index_bytes = 2 * DiskIndex::FreeBytesMin(IndexWriteBufferBytes(options.capacity_bytes));
+  const size_t available = RoundDown(folder->BytesToGrow(std::max(options.free_bytes_min, index_bytes)));
   if (available >= wanted) return wanted;
   *disk_is_full = true;
   return available >= std::max(bytes, segment_bytes / kSmallestSegmentShare) ? available : 0;
