@@ -1,5 +1,9 @@
 #include "cache_node/cache_node_options.h"
 
+#include <charconv>
+#include <system_error>
+
+#include "core/identifiers.h"
 #include "core/kv_block.h"
 #include "core/kv_encoding.h"
 #include "fmt/format.h"
@@ -20,6 +24,14 @@ bool IsWildcard(const std::string& address) {
 }
 
 }  // namespace
+
+absl::StatusOr<uid_t> ParseUserId(const std::string& text) {
+  uid_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc() && end == text.data() + text.size() && value != static_cast<uid_t>(-1)) return value;
+  return absl::InvalidArgumentError(
+      fmt::format("lease-socket-uids has {}, expected user ids, which are numbers", QuoteForMessage(text)));
+}
 
 absl::Status CacheNodeServerOptions::Validate() const {
   std::string problems;
@@ -52,6 +64,7 @@ absl::Status CacheNodeServerOptions::Validate() const {
   };
   note_dtype("kv-dtype", kv_dtype);
   note_dtype("disk-kv-dtype", disk_kv_dtype);
+  for (const std::string& uid : lease_socket_uids) note(ParseUserId(uid).status());
   if (pinned_bytes_max > kv_capacity_bytes) {
     note(absl::InvalidArgumentError(fmt::format("pinned-bytes-max is {}, expected at most kv-capacity-bytes, which is {}",
                                                 pinned_bytes_max, kv_capacity_bytes)));
@@ -111,6 +124,11 @@ void DeclareTierOptions(CacheNodeServerOptions* options, Config* config) {
                     fmt::format("What leaves memory and disk first: {}.", fmt::join(EvictionPolicyNames(), ", ")));
   config->AddBytes("pinned-bytes-max", &options->pinned_bytes_max, {},
                    "Memory that pinned documents may take. 0: half of kv-capacity-bytes.");
+  config->AddString("lease-socket", &options->lease_socket,
+                    "Unix socket by which workers on this host hold their leases for as long as they live. Empty: "
+                    "leases.sock, in the data folder; none.");
+  config->AddStringList("lease-socket-uids", &options->lease_socket_uids,
+                        "User ids that may connect to the lease socket, beside the node's own.");
   config->AddBool("reserved-huge-pages", &options->reserved_huge_pages,
                   "Take the memory from the huge pages that vm.nr_hugepages set aside.");
   config->AddBool("lock-memory", &options->lock_memory, "Keep the memory from being swapped out.");

@@ -2,17 +2,26 @@
 #ifndef EPIC_CACHE_NODE_CACHE_NODE_OPTIONS_H_
 #define EPIC_CACHE_NODE_CACHE_NODE_OPTIONS_H_
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "cache_node/compiler.h"
 #include "core/eviction_policy.h"
 #include "server/config.h"
 #include "server/server_options.h"
 
 namespace epic {
+
+inline constexpr char kNoLeaseSocket[] = "none";
+
+// A number from 0 to 2^32 - 2; INVALID_ARGUMENT quotes what it was instead.
+absl::StatusOr<uid_t> ParseUserId(const std::string& text);
 
 struct CacheNodeServerOptions {
   GrpcServerOptions server{.listen_address = "127.0.0.1:7401"};
@@ -35,6 +44,9 @@ struct CacheNodeServerOptions {
   std::string disk_kv_dtype = "bf16";
   std::string eviction_policy = EvictionPolicyNames().front();  // of both tiers
   size_t pinned_bytes_max = 0;                                  // 0: half of kv_capacity_bytes
+  // The Unix socket by which readers on this host hold their leases. Empty: "leases.sock" in the data directory; "none".
+  std::string lease_socket;
+  std::vector<std::string> lease_socket_uids;  // let in beside the node's own user
   bool reserved_huge_pages = false;
   bool lock_memory = false;
   // Tokens that a chunk is meant to have. In [16, 4096], and twice as many must fit the model's context.

@@ -1,6 +1,10 @@
 #include "cache_node/cache_node_server.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <filesystem>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -9,6 +13,7 @@
 #include "cache_node/cache_service.h"
 #include "cache_node/document_service.h"
 #include "cache_node/engine_compiler.h"
+#include "cache_node/lease_socket.h"
 #include "cache_node/node_metrics.h"
 #include "core/kv_encoding.h"
 #include "core/status_macros.h"
@@ -49,6 +54,7 @@ struct CacheNodeServer::Parts {
   std::unique_ptr<DocumentServiceImpl> document_service;
   std::unique_ptr<CacheServiceImpl> cache_service;
   std::unique_ptr<CacheAdminServiceImpl> admin_service;
+  std::unique_ptr<LeaseSocket> lease_socket;
   std::unique_ptr<GrpcServer> server;
   std::string address;
   std::string home;
@@ -132,6 +138,32 @@ absl::StatusOr<std::unique_ptr<TieredStore>> OpenTiers(const CacheNodeServerOpti
   return std::make_unique<TieredStore>(tiers, std::move(host), std::move(disk));
 }
 
+// Null where there is to be none.
+absl::StatusOr<std::unique_ptr<LeaseSocket>> OpenLeaseSocket(const CacheNodeServerOptions& options,
+                                                             CacheServiceImpl* service) {
+  if (options.lease_socket == kNoLeaseSocket) return nullptr;
+  LeaseSocketOptions socket_options;
+  std::error_code error;
+  socket_options.path =
+      options.lease_socket.empty()
+          ? std::filesystem::absolute(std::filesystem::path(options.data_dir) / "leases.sock", error).string()
+          : options.lease_socket;
+  socket_options.allowed_uids = {geteuid()};
+  for (const std::string& uid : options.lease_socket_uids) {
+    EPIC_ASSIGN_OR_RETURN(const uid_t id, ParseUserId(uid));
+    socket_options.allowed_uids.push_back(id);
+  }
+  absl::StatusOr<std::unique_ptr<LeaseSocket>> socket =
+      LeaseSocket::Open(socket_options, service->instance_id(), &service->leases());
+  if (!socket.ok() && options.lease_socket.empty()) {
+    // Nobody asked for it by name: readers on this host do as those on others.
+    spdlog::warn("no lease socket: {}", std::string(socket.status().message()));
+    return nullptr;
+  }
+  if (socket.ok()) service->SetLeaseSocket((*socket)->path());
+  return socket;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CacheNodeServer>> CacheNodeServer::Create(const CacheNodeServerOptions& options,
@@ -164,6 +196,7 @@ absl::StatusOr<std::unique_ptr<CacheNodeServer>> CacheNodeServer::Create(const C
   parts->node_metrics = std::make_unique<NodeMetrics>(parts->metrics.get(), parts->node.get());
   parts->document_service = std::make_unique<DocumentServiceImpl>(parts->node.get());
   parts->cache_service = std::make_unique<CacheServiceImpl>(parts->node.get(), model);
+  EPIC_ASSIGN_OR_RETURN(parts->lease_socket, OpenLeaseSocket(options, parts->cache_service.get()));
   parts->admin_service = std::make_unique<CacheAdminServiceImpl>(parts->node.get());
   EPIC_ASSIGN_OR_RETURN(parts->server,
                         GrpcServer::Start(options.server, {parts->document_service.get(), parts->cache_service.get(),

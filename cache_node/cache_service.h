@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "cache_node/cache_node.h"
 #include "core/sync.h"
@@ -22,6 +23,10 @@ class CacheServiceImpl final : public v1::CacheService::Service {
  public:
   // `node` must outlive the service.
   CacheServiceImpl(CacheNode* node, v1::ModelInfo model);
+  // Where readers on this host open sessions, as told in every answer. Set once before use.
+  void SetLeaseSocket(std::string path) { lease_socket_ = std::move(path); }
+  uint64_t instance_id() const { return instance_id_; }
+  LeaseTable& leases() { return leases_; }
 
   grpc::Status Locate(grpc::ServerContext* context, const v1::LocateRequest* request,
                       v1::LocateResponse* response) override;
@@ -33,7 +38,6 @@ class CacheServiceImpl final : public v1::CacheService::Service {
                              v1::GetNodeStatusResponse* response) override;
 
   void Tick(std::chrono::steady_clock::time_point now) EPIC_EXCLUDES(mutex_);
-  size_t lease_count() const { return leases_.size(); }
 
  private:
   class ActiveRead;
@@ -45,6 +49,8 @@ class CacheServiceImpl final : public v1::CacheService::Service {
   CacheNode* const node_;
   const v1::ModelInfo model_;
   const std::chrono::steady_clock::time_point started_at_ = std::chrono::steady_clock::now();
+  const uint64_t instance_id_ = SystemRandom64() | 1;  // never 0
+  std::string lease_socket_;
   LeaseTable leases_;
   Mutex mutex_;
   std::map<grpc::ServerContext*, std::chrono::steady_clock::time_point> reads_ EPIC_GUARDED_BY(mutex_);

@@ -269,6 +269,12 @@ bool CompileQueue::TakeBackground(Step* step) {
 }
 
 void CompileQueue::AskForBackground() {
+  if (store_->CopiesAreBehind()) {
+    MutexLock lock(mutex_);
+    may_have_background_ = true;
+    background_after_ = steady_clock::now() + options_.retry_delay;
+    return;
+  }
   std::optional<CompileJob> job = observer_->NextBackgroundJob();
   if (!job.has_value()) return;
   EntryPointer entry;

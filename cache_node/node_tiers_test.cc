@@ -114,7 +114,7 @@ TEST(NodeTiers, ABadCopyIsCompiledAgainAndNobodySeesIt) {
   harness.Stop();
   DamageSegments(harness.disk_folder());
   harness.StartAgain();
-  const auto located = harness.node().Locate(
+  auto located = harness.node().Locate(
       SyntheticQuery({TokenRange(100, 8), TokenRange(108, 8), TokenRange(116, 8)}), Soon());
   ASSERT_TRUE(located.ok()) << located.status();
   for (size_t i = 0; i < 3; ++i) {
@@ -124,6 +124,7 @@ TEST(NodeTiers, ABadCopyIsCompiledAgainAndNobodySeesIt) {
   EXPECT_EQ(harness.compiler().compiled_total(), 3);
   EXPECT_EQ(harness.node().CompileStats().load_fallbacks_total, 3u);
   EXPECT_EQ(harness.node().tiers().disk()->TierStats().checksum_failures_total, 3u);
+  located->clear();
   // The good ones take the bad ones' place on disk.
   WaitForCopies(harness);
   harness.Restart();
@@ -301,9 +302,10 @@ TEST(NodeTiers, MemoryMayKeepAnotherEncoding) {
   // Later chunks were compiled in sight of the earlier ones, decoded for the compiler.
   EXPECT_EQ(harness.compiler().contexts()[116].size(), 2u);
   EXPECT_EQ(OriginOf(harness, TokenRange(300, 8)), BlockOrigin::kCompiled);
-  const auto located = harness.node().Locate(SyntheticQuery({TokenRange(300, 8)}), Soon());
+  auto located = harness.node().Locate(SyntheticQuery({TokenRange(300, 8)}), Soon());
   ASSERT_TRUE(located.ok());
   EXPECT_EQ(located->front().view->info().shape.dtype, KvDtype::kFp16);
+  located->clear();
   harness.Restart();
   EXPECT_EQ(harness.node().adoption().adopted_blocks, 3);
 }

@@ -1,8 +1,10 @@
 // Leases of readers in other processes: a name for a block's lease that can be sent, and that ends by itself.
 //
-// The node grants a lease when a reader locates a block; every read names it and renews it; it ends when the reader
-// releases it or has been silent for its time to live, so that a dead reader's blocks come free. Ids are random 64-bit
-// numbers: whoever was not given one cannot guess one, and so cannot read.
+// The node grants a lease when a reader locates a block; every read names it. How it ends depends on the reader. One on
+// another host: by its release, or after it has been silent for its time to live, which every read renews. One on this
+// host holds a session (a socket that stays open, cache_node/lease_socket.h): by its release or with the session, and
+// never by the clock, because the reader may be slow and reading. Either way a dead reader's blocks come free. Ids are
+// random 64-bit numbers: whoever was not given one cannot guess one, and so cannot read.
 //
 // Time and randomness are arguments. Thread-safe; no block lease ends under the table's lock. The table, and whatever
 // Find returned, must not outlive the block store.
@@ -16,6 +18,7 @@
 #include <memory>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "core/sync.h"
 #include "storage/block_store.h"
@@ -37,6 +40,12 @@ class LeaseTable {
   // table is full. REQUIRES: `lease` holds a block.
   [[nodiscard]] absl::StatusOr<uint64_t> Grant(BlockStore::Lease lease, TimePoint now, Duration ttl);
 
+  // Sessions. A lease granted in one has no time to live. Ending one ends its leases; returns how many. Ending one that
+  // is not open does nothing. FAILED_PRECONDITION where the session of a grant is not open.
+  void OpenSession(uint64_t session);
+  size_t EndSession(uint64_t session);
+  [[nodiscard]] absl::StatusOr<uint64_t> GrantInSession(BlockStore::Lease lease, uint64_t session);
+
   // The block under this lease, which is renewed. The result keeps the bytes in place as long as it lives, even if the
   // lease ends meanwhile. NOT_FOUND where there is no such lease or its time is over: whether the sweep has been there
   // makes no difference to the answer's code. FAILED_PRECONDITION naming both where the lease is on another edition.
@@ -50,18 +59,24 @@ class LeaseTable {
   size_t Sweep(TimePoint now);
 
   size_t size() const;
+  size_t session_count() const;
 
  private:
   struct Record {
     std::shared_ptr<const BlockStore::Lease> lease;
-    Duration ttl;
-    TimePoint expires;
+    Duration ttl{};
+    TimePoint expires{};   // of a lease outside of sessions
+    uint64_t session = 0;  // 0: none
+    bool IsOver(TimePoint now) const { return session == 0 && now >= expires; }
   };
+  absl::StatusOr<uint64_t> Enter(Record record) EPIC_REQUIRES(mutex_);
 
   const size_t leases_max_;
   mutable Mutex mutex_;
   std::function<uint64_t()> random_ EPIC_GUARDED_BY(mutex_);
   absl::flat_hash_map<uint64_t, Record> records_ EPIC_GUARDED_BY(mutex_);
+  // The leases of each open session.
+  absl::flat_hash_map<uint64_t, absl::flat_hash_set<uint64_t>> sessions_ EPIC_GUARDED_BY(mutex_);
 };
 
 }  // namespace epic

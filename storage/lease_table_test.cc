@@ -53,6 +53,37 @@ TEST_F(LeaseTableTest, AnotherEditionIsAPreconditionThatNamesBoth) {
   EXPECT_THAT(std::string(status.message()), HasSubstr(fmt::format("{:016x}", lease.edition())));
 }
 
+TEST_F(LeaseTableTest, ASessionsLeasesEndWithItAndNotByTheClock) {
+  table_.OpenSession(7);
+  table_.OpenSession(8);
+  const BlockStore::Lease lease = MakeLease(1);
+  const uint64_t first = table_.GrantInSession(lease.Share(), 7).value();
+  const uint64_t second = table_.GrantInSession(lease.Share(), 7).value();
+  const uint64_t others = table_.GrantInSession(lease.Share(), 8).value();
+  now_ += std::chrono::hours(1000);
+  EXPECT_EQ(table_.Sweep(now_), 0u);
+  EXPECT_TRUE(table_.Find(first, lease.edition(), now_).ok()) << "its reader is slow, not gone";
+  EXPECT_TRUE(table_.Release(second));
+  EXPECT_EQ(table_.EndSession(7), 1u);
+  EXPECT_EQ(table_.EndSession(7), 0u);
+  EXPECT_EQ(table_.Find(first, lease.edition(), now_).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(table_.Find(others, lease.edition(), now_).ok());
+  EXPECT_EQ(table_.session_count(), 1u);
+  const absl::Status closed = table_.GrantInSession(lease.Share(), 7).status();
+  EXPECT_EQ(closed.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(table_.EndSession(8), 1u);
+  EXPECT_EQ(table_.size(), 0u);
+  EXPECT_EQ(store_->Stats().leases, 1u) << "the test's own";
+}
+
+TEST_F(LeaseTableTest, SessionsAreWithinTheTablesLimit) {
+  table_.OpenSession(7);
+  for (int32_t i = 0; i < 4; ++i) ASSERT_TRUE(table_.GrantInSession(MakeLease(i), 7).ok());
+  EXPECT_EQ(table_.GrantInSession(MakeLease(9), 7).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(table_.EndSession(7), 4u);
+  EXPECT_EQ(store_->Stats().leases, 0u);
+}
+
 TEST_F(LeaseTableTest, UseRenewsAndSilenceEnds) {
   const BlockStore::Lease lease = MakeLease(1);
   const uint64_t id = table_.Grant(lease.Share(), now_, seconds(60)).value();

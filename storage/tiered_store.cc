@@ -16,6 +16,8 @@ constexpr double kLoadUsPerMegabyteAtFirst = 1000;
 // What a load takes apart from its bytes.
 constexpr double kLoadUsMin = 100;
 constexpr double kNewMeasurementWeight = 0.1;
+// Copies are behind where more than this part of memory waits for them.
+constexpr size_t kWaitingCopiesShare = 4;
 constexpr double kBytesPerMegabyte = 1e6;
 
 double SecondsSince(TieredStore::Clock::time_point begun) {
@@ -46,12 +48,12 @@ absl::StatusOr<BlockStore::Lease> TieredStore::Publish(BlockStore::Reservation r
   if (OnDisk(key)) {
     host_->SetCost(key, LoadCostUs(lease.view().bytes().size()));
   } else {
-    QueueWrite(key);
+    QueueWrite(key, lease.view().bytes().size());
   }
   return lease;
 }
 
-void TieredStore::QueueWrite(const ChunkKey& key) {
+void TieredStore::QueueWrite(const ChunkKey& key, size_t bytes) {
   if (disk_ == nullptr) return;
   const MutexLock lock(mutex_);
   if (stopping_ || writes_known_.contains(key)) return;
@@ -59,7 +61,8 @@ void TieredStore::QueueWrite(const ChunkKey& key) {
     ++stats_.writes_skipped_total;
     return;
   }
-  writes_.push_back(key);
+  writes_.push_back({key, bytes});
+  write_bytes_ += bytes;
   writes_known_.insert(key);
   work_.NotifyOne();
 }
@@ -67,8 +70,16 @@ void TieredStore::QueueWrite(const ChunkKey& key) {
 void TieredStore::QueueMissingCopies() {
   if (disk_ == nullptr) return;
   for (const ChunkKey& key : host_->Keys()) {
-    if (!OnDisk(key) && Keeps(key)) QueueWrite(key);
+    if (OnDisk(key) || !Keeps(key)) continue;
+    const absl::StatusOr<BlockStore::Lease> lease = host_->Peek(key);
+    if (lease.ok() && *lease) QueueWrite(key, lease->view().bytes().size());
   }
+}
+
+bool TieredStore::CopiesAreBehind() const {
+  const size_t capacity_bytes = host_->Stats().capacity_bytes;
+  const MutexLock lock(mutex_);
+  return write_bytes_ > capacity_bytes / kWaitingCopiesShare;
 }
 
 absl::Status TieredStore::Load(const KvBlockInfo& info, std::span<std::byte> padded_block,
@@ -92,7 +103,7 @@ void TieredStore::Drop(const ChunkKey& key, BlockStore::DropReason reason) {
 void TieredStore::Run() {
   while (true) {
     std::optional<PendingLoad> load;
-    ChunkKey key;
+    PendingWrite write;
     {
       MutexLock lock(mutex_);
       while (!stopping_ && loads_.empty() && writes_.empty()) work_.Wait(mutex_);
@@ -102,9 +113,9 @@ void TieredStore::Run() {
         loads_.pop_front();
         ++loads_running_;
       } else {
-        key = writes_.front();
+        write = writes_.front();
         writes_.pop_front();
-        writes_known_.erase(key);
+        writes_known_.erase(write.key);
         ++writes_running_;
       }
     }
@@ -128,10 +139,11 @@ void TieredStore::Run() {
       load->on_done(std::move(edition));
       continue;
     }
-    const WriteOutcome outcome = WriteNow(key);
+    const WriteOutcome outcome = WriteNow(write.key);
     if (observe_write_ && outcome == WriteOutcome::kWritten) observe_write_(SecondsSince(begun));
     MutexLock lock(mutex_);
     --writes_running_;
+    write_bytes_ -= write.bytes;
     switch (outcome) {
       case WriteOutcome::kWritten:
         ++stats_.writes_total;

@@ -105,6 +105,9 @@ class TieredStore {
 
   // Copies what is in memory, is to be kept, and has no copy. For a tier that lost some, and before a shutdown.
   void QueueMissingCopies() EPIC_EXCLUDES(mutex_);
+  // Whether so much of memory waits to be copied that more would be evicted before its turn: who compiles in advance
+  // should wait.
+  bool CopiesAreBehind() const EPIC_EXCLUDES(mutex_);
   // Waits until no copy waits or is under way. False where the deadline came first.
   bool WaitForWrites(Clock::time_point deadline) EPIC_EXCLUDES(mutex_);
   // Finishes what is under way and gives up the rest: loads that wait get UNAVAILABLE.
@@ -118,10 +121,14 @@ class TieredStore {
     std::span<std::byte> padded_block;
     std::function<void(absl::StatusOr<uint64_t>)> on_done;
   };
+  struct PendingWrite {
+    ChunkKey key;
+    size_t bytes = 0;  // in memory
+  };
   enum class WriteOutcome { kWritten, kSkipped, kDeclined, kFailed };
 
   void Run();
-  void QueueWrite(const ChunkKey& key) EPIC_EXCLUDES(mutex_);
+  void QueueWrite(const ChunkKey& key, size_t bytes) EPIC_EXCLUDES(mutex_);
   absl::StatusOr<uint64_t> LoadNow(const PendingLoad& load) EPIC_EXCLUDES(mutex_);
   WriteOutcome WriteNow(const ChunkKey& key) EPIC_EXCLUDES(mutex_);
   double LoadCostUs(size_t bytes) const EPIC_EXCLUDES(mutex_);
@@ -138,7 +145,8 @@ class TieredStore {
   CondVar work_;
   CondVar idle_;
   std::deque<PendingLoad> loads_ EPIC_GUARDED_BY(mutex_);
-  std::deque<ChunkKey> writes_ EPIC_GUARDED_BY(mutex_);
+  std::deque<PendingWrite> writes_ EPIC_GUARDED_BY(mutex_);
+  size_t write_bytes_ EPIC_GUARDED_BY(mutex_) = 0;  // of those that wait or are under way
   absl::flat_hash_set<ChunkKey> writes_known_ EPIC_GUARDED_BY(mutex_);  // that wait
   size_t loads_running_ EPIC_GUARDED_BY(mutex_) = 0;
   size_t writes_running_ EPIC_GUARDED_BY(mutex_) = 0;

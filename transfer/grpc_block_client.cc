@@ -98,8 +98,8 @@ class GrpcBlockClient::Releaser : public std::enable_shared_from_this<Releaser> 
 
 class GrpcBlockClient::LeasedBlock : public LocatedBlock {
  public:
-  LeasedBlock(const v1::LocatedChunk& chunk, std::shared_ptr<Releaser> releaser)
-      : lease_id(chunk.lease_id()), releaser_(std::move(releaser)) {
+  LeasedBlock(const v1::LocatedChunk& chunk, std::shared_ptr<Releaser> releaser, std::shared_ptr<LeaseSession> session)
+      : lease_id(chunk.lease_id()), releaser_(std::move(releaser)), session_(std::move(session)) {
     origin = OriginOf(chunk.source());
     edition = chunk.edition();
     block_bytes = static_cast<size_t>(chunk.block_bytes());
@@ -113,6 +113,7 @@ class GrpcBlockClient::LeasedBlock : public LocatedBlock {
 
  private:
   const std::shared_ptr<Releaser> releaser_;
+  const std::shared_ptr<LeaseSession> session_;  // under which the lease was granted: stays open as long as it
 };
 
 GrpcBlockClient::GrpcBlockClient(const std::shared_ptr<grpc::Channel>& channel, std::string address,
@@ -124,10 +125,29 @@ GrpcBlockClient::GrpcBlockClient(const std::shared_ptr<grpc::Channel>& channel, 
 
 GrpcBlockClient::~GrpcBlockClient() = default;
 
+std::shared_ptr<LeaseSession> GrpcBlockClient::Session() {
+  MutexLock lock(mutex_);
+  // The node went away, with its leases. The next answer says whether there is a new one.
+  if (session_ != nullptr && !session_->IsOpen()) session_.reset();
+  return session_;
+}
+
+void GrpcBlockClient::NoteSocket(const std::string& path, uint64_t instance_id) {
+  if (path.empty() || instance_id == 0) return;
+  {
+    MutexLock lock(mutex_);
+    if (tried_instance_id_ == instance_id) return;
+    tried_instance_id_ = instance_id;
+  }
+  absl::StatusOr<std::unique_ptr<LeaseSession>> session = LeaseSession::Connect(path, instance_id);
+  // Usually because the node is on another host: its leases last by the clock.
+  if (!session.ok()) return;
+  MutexLock lock(mutex_);
+  session_ = *std::move(session);
+}
+
 absl::StatusOr<std::vector<std::unique_ptr<LocatedBlock>>> GrpcBlockClient::Locate(const LocateQuery& query,
                                                                                    Deadline deadline) {
-  grpc::ClientContext context;
-  EPIC_RETURN_IF_ERROR(SetDeadline(deadline, &context));
   v1::LocateRequest request;
   request.mutable_context()->set_tenant(query.tenant);
   request.mutable_context()->set_request_id(query.request_id);
@@ -144,12 +164,26 @@ absl::StatusOr<std::vector<std::unique_ptr<LocatedBlock>>> GrpcBlockClient::Loca
   }
   request.set_compile_missing(query.compile_missing);
   request.set_lease_ms(options_.lease.count());
+  std::shared_ptr<LeaseSession> session = Session();
   v1::LocateResponse response;
-  EPIC_RETURN_IF_ERROR(ToStatus(stub_->Locate(&context, request, &response), address_));
+  const auto call = [&]() -> absl::Status {
+    grpc::ClientContext context;
+    EPIC_RETURN_IF_ERROR(SetDeadline(deadline, &context));
+    request.set_session_id(session == nullptr ? 0 : session->id());
+    return ToStatus(stub_->Locate(&context, request, &response), address_);
+  };
+  absl::Status located = call();
+  if (absl::IsFailedPrecondition(located) && session != nullptr && !session->IsOpen()) {
+    // The node was started anew between the look at the session and the call.
+    session = nullptr;
+    located = call();
+  }
+  EPIC_RETURN_IF_ERROR(located);
+  NoteSocket(response.lease_socket(), response.instance_id());
   // Made before the answer is judged, so that a wrong answer's leases end too.
   std::vector<std::unique_ptr<LocatedBlock>> blocks;
   for (const v1::LocatedChunk& chunk : response.chunks()) {
-    blocks.push_back(std::make_unique<LeasedBlock>(chunk, releaser_));
+    blocks.push_back(std::make_unique<LeasedBlock>(chunk, releaser_, session));
   }
   if (blocks.size() != query.chunks.size()) {
     return absl::InternalError(fmt::format("cache node {} answered {} chunks, {} were asked for", address_,

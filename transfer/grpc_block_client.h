@@ -10,8 +10,10 @@
 #include <vector>
 
 #include "core/limits.h"
+#include "core/sync.h"
 #include "epic/v1/cache.grpc.pb.h"
 #include "transfer/block_source.h"
+#include "transfer/lease_session.h"
 
 namespace epic {
 
@@ -43,10 +45,18 @@ class GrpcBlockClient : public BlockSource {
   class Releaser;
   class LeasedBlock;
 
+  // The session to name in the next call; null where there is none.
+  std::shared_ptr<LeaseSession> Session() EPIC_EXCLUDES(mutex_);
+  // Connects where an answer says that there is a socket, once for each instance of the node.
+  void NoteSocket(const std::string& path, uint64_t instance_id) EPIC_EXCLUDES(mutex_);
+
   const std::string address_;
   const Options options_;
   const std::shared_ptr<v1::CacheService::Stub> stub_;
   const std::shared_ptr<Releaser> releaser_;
+  Mutex mutex_;
+  uint64_t tried_instance_id_ EPIC_GUARDED_BY(mutex_) = 0;
+  std::shared_ptr<LeaseSession> session_ EPIC_GUARDED_BY(mutex_);
 };
 
 }  // namespace epic
