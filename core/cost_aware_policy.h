@@ -9,7 +9,7 @@
 //
 // A block that was never asked for when it becomes resident (a document registered just now) counts as used once.
 //
-// About 150 bytes of state for each resident block, the sketch included.
+// About 145 bytes of state for each resident block, the sketch included.
 #ifndef EPIC_CORE_COST_AWARE_POLICY_H_
 #define EPIC_CORE_COST_AWARE_POLICY_H_
 

@@ -5,7 +5,7 @@
 // probation. Counted in bytes; frequencies are those of core/frequency_sketch.h, whose counts decay steadily where the
 // paper halves them.
 //
-// About 210 bytes of state for each resident block.
+// About 180 bytes of state for each resident block, the sketch included.
 #ifndef EPIC_CORE_TINY_LFU_POLICY_H_
 #define EPIC_CORE_TINY_LFU_POLICY_H_
 
