@@ -159,9 +159,9 @@ class Stream {
   Random random_;
   EvictionWorkload workload_;
   std::vector<Document> documents_;
-  std::vector<int32_t> tokens_;      // by block
-  std::vector<double> cumulative_;   // of Zipf's law, by rank
-  std::vector<size_t> by_rank_;      // documents, the most popular first
+  std::vector<int32_t> tokens_;     // by block
+  std::vector<double> cumulative_;  // of Zipf's law, by rank
+  std::vector<size_t> by_rank_;     // documents, the most popular first
 };
 
 absl::StatusOr<Arrival> ParseArrival(const std::string& line, const std::string& path, size_t number) {

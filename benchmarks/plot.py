@@ -2,10 +2,11 @@
 """Draws the figures of docs/performance.md from the JSON that the benchmarks wrote.
 
     build/peers/bin/python benchmarks/plot.py [--output docs/figures] linkers.json load.json shared-chunk.json prefill.json
+                                              eviction.json
 
 Each file's "benchmark" says what it is; files of other benchmarks are passed over. Writes ttft-by-prompt-length.svg,
-load.svg, shared-chunk.svg and prefill.svg, as far as their data is there. --format png is for looking at them where
-nothing shows SVG. Needs matplotlib, which scripts/peers.sh installs.
+load.svg, shared-chunk.svg, prefill.svg and eviction.svg (decision record 0012), as far as their data is there. --format
+png is for looking at them where nothing shows SVG. Needs matplotlib, which scripts/peers.sh installs.
 """
 
 import argparse
@@ -40,6 +41,13 @@ ENGINE_STYLES = {
     "PyTorch bf16": ("black", "o", "-"),
     "PyTorch float32": ("grey", "o", "--"),
 }
+POLICY_STYLES = {
+    "lru": ("grey", "x", ":"),
+    "tinylfu": ("sky", "s", "--"),
+    "s3-fifo": ("orange", "D", "--"),
+    "cost-aware": ("blue", "^", "-"),
+    "belady": ("black", "o", ":"),
+}
 
 
 def style(styles: dict, name: str) -> dict:
@@ -48,6 +56,9 @@ def style(styles: dict, name: str) -> dict:
 
 
 def setting(report: dict) -> str:
+    if report["benchmark"] == "eviction":
+        seeds = ", ".join(map(str, report["seeds"]))
+        return f"{report['documents']:,} documents, seeds {seeds}; bars: standard deviation"
     return f"{report['model']}, {report['processor']}, {report['threads']} threads"
 
 
@@ -164,11 +175,35 @@ def plot_prefill(report: dict, path: pathlib.Path) -> None:
     finish(figure, axes, path, "Prefill and decode beside other engines, the same weights and threads", report)
 
 
+def plot_eviction(report: dict, path: pathlib.Path) -> None:
+    rows = [row for row in report["results"] if row["part"] == "one tier"]
+    workloads = list(dict.fromkeys(row["workload"] for row in rows))
+    figure, axes = plt.subplots(2, (len(workloads) + 1) // 2, figsize=(10, 6), squeeze=False, sharex=True)
+    axes = list(axes.flat)
+    for axis in axes[len(workloads):]:
+        axis.remove()
+    axes = axes[:len(workloads)]
+    for axis, workload in zip(axes, workloads):
+        for name in POLICY_STYLES:
+            points = sorted((100 * row["tier_share"], 100 * row["cost_ratio"], 100 * row["cost_ratio_deviation"])
+                            for row in rows if row["workload"] == workload and row["policy"] == name)
+            share, cost, deviation = zip(*points)
+            axis.errorbar(share, cost, yerr=deviation, elinewidth=0.6, **style(POLICY_STYLES, name))
+        axis.set_title(workload, fontsize=9)
+        axis.set_xticks(share)
+        axis.set_ylim(bottom=0)
+        axis.set_xlabel("tier, % of the working set")
+        axis.set_ylabel("cost of misses, %")
+    axes[-1].legend(fontsize=7, frameon=False)
+    finish(figure, axes, path, "What misses cost, % of what the requests cost without a cache", report)
+
+
 PLOTS = {
     "linkers": (plot_linkers, "ttft-by-prompt-length"),
     "load": (plot_load, "load"),
     "shared-chunk": (plot_shared_chunk, "shared-chunk"),
     "prefill": (plot_prefill, "prefill"),
+    "eviction": (plot_eviction, "eviction"),
 }
 
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 
 #include "core/key_hash.h"
 
@@ -10,11 +9,11 @@ namespace epic {
 namespace {
 
 // Tuned on the simulation's first seed (docs/decisions/0012).
-const double kHalfLifeUsesPerBlock = std::getenv("EV_HALF") ? std::atof(std::getenv("EV_HALF")) : 16;
+constexpr double kHalfLifeUsesPerBlock = 16;
+// One use says little of the next one: most keys are used once. The latest use therefore counts a tenth until the next
+// one confirms it, as LRU-2 looks at the use before the latest (O'Neil, O'Neil, Weikum, SIGMOD 1993).
+constexpr double kLatestUseWeight = 0.1;
 constexpr double kCostUsMin = 1;
-const double kDisc = std::getenv("EV_DISC") ? std::atof(std::getenv("EV_DISC")) : 0;
-const double kAlpha = std::getenv("EV_ALPHA") ? std::atof(std::getenv("EV_ALPHA")) : 1;
-
 
 double LogCost(double cost_us) { return std::log2(std::max(cost_us, kCostUsMin)); }
 double LogBytes(size_t bytes) { return std::log2(static_cast<double>(std::max<size_t>(bytes, 1))); }
@@ -32,7 +31,9 @@ void CostAwarePolicy::OnInsert(const Block& block) {
   entry.log_cost = LogCost(block.cost_us);
   if (inserted) {
     sketch_.Reserve(resident_.size());
-    { const double full = std::max(sketch_.LogUses(KeyHash(block.key)), sketch_.now()); entry.log_uses = kAlpha * (full + std::log2(1 - kDisc * std::exp2(sketch_.now() - full))); }
+    const uint64_t hash = KeyHash(block.key);
+    const double log_uses = sketch_.LogUses(hash);
+    entry.log_uses = ConfirmedUses(std::isinf(log_uses) ? sketch_.Record(hash) : std::max(log_uses, sketch_.now()));
     entry.heap_place = heap_.size();
     heap_.push_back(&*found);
   }
@@ -42,7 +43,7 @@ void CostAwarePolicy::OnInsert(const Block& block) {
 void CostAwarePolicy::OnAccess(const ChunkKey& key) {
   const auto found = resident_.find(key);
   if (found == resident_.end()) return;
-  { const double full = sketch_.Record(KeyHash(key)); found->second.log_uses = kAlpha * (full + std::log2(1 - kDisc * std::exp2(sketch_.now() - full))); }
+  found->second.log_uses = ConfirmedUses(sketch_.Record(KeyHash(key)));
   Revalue(*found);
 }
 
@@ -76,6 +77,7 @@ void CostAwarePolicy::VisitVictims(const Visitor& visit) {
 bool CostAwarePolicy::Admits(const Block& candidate) {
   const size_t free_bytes = capacity_bytes_ - std::min(capacity_bytes_, resident_bytes_);
   if (candidate.bytes <= free_bytes) return true;
+  // The latest use counts in full here: a block that is refused has no copy and so stays dear in the tier above.
   const double log_uses = std::max(sketch_.LogUses(KeyHash(candidate.key)), sketch_.now());
   const double candidate_value = std::exp2(log_uses - sketch_.now() + LogCost(candidate.cost_us));
   size_t freed_bytes = free_bytes;
@@ -87,6 +89,10 @@ bool CostAwarePolicy::Admits(const Block& candidate) {
     return freed_bytes >= candidate.bytes || displaced_value >= candidate_value;
   });
   return candidate_value > displaced_value;
+}
+
+double CostAwarePolicy::ConfirmedUses(double log_uses) const {
+  return log_uses + std::log2(1 - (1 - kLatestUseWeight) * std::exp2(sketch_.now() - log_uses));
 }
 
 void CostAwarePolicy::Revalue(Node& node) {

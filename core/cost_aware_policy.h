@@ -9,7 +9,7 @@
 //
 // A block that was never asked for when it becomes resident (a document registered just now) counts as used once.
 //
-// About 150 bytes of state for each resident block, the sketch included.
+// About 145 bytes of state for each resident block, the sketch included.
 #ifndef EPIC_CORE_COST_AWARE_POLICY_H_
 #define EPIC_CORE_COST_AWARE_POLICY_H_
 
@@ -40,13 +40,15 @@ class CostAwarePolicy : public EvictionPolicy {
  private:
   struct Entry {
     size_t bytes = 0;
-    double log_uses = 0;  // FrequencySketch::LogUses
+    double log_uses = 0;  // ConfirmedUses at its last use
     double log_cost = 0;  // log2 of the cost in microseconds
     double log_value_per_byte = 0;
     size_t heap_place = 0;
   };
   using Node = std::pair<const ChunkKey, Entry>;  // stays where it is in memory while it is resident
 
+  // Of a key with these LogUses that is used now: the same with a smaller weight for that latest use.
+  double ConfirmedUses(double log_uses) const;
   void Revalue(Node& node);
   // Moves the node at this place up or down until the heap's order holds again.
   void Sift(size_t place);
@@ -58,7 +60,7 @@ class CostAwarePolicy : public EvictionPolicy {
   const size_t capacity_bytes_;
   size_t resident_bytes_ = 0;
   absl::node_hash_map<ChunkKey, Entry> resident_;
-  std::vector<Node*> heap_;  // binary, the least value per byte at the front
+  std::vector<Node*> heap_;       // binary, the least value per byte at the front
   std::vector<size_t> frontier_;  // of VisitInOrder: a heap of places whose parents were visited
   FrequencySketch sketch_;
 };

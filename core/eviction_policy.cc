@@ -15,8 +15,8 @@ absl::StatusOr<std::unique_ptr<EvictionPolicy>> MakeEvictionPolicy(const std::st
   if (name == "tinylfu") return std::make_unique<TinyLfuPolicy>(capacity_bytes);
   if (name == "s3-fifo") return std::make_unique<S3FifoPolicy>(capacity_bytes);
   if (name == "lru") return std::make_unique<LruPolicy>();
-  return absl::InvalidArgumentError(fmt::format("there is no eviction policy '{}'; choose one of: {}", name,
-                                                fmt::join(EvictionPolicyNames(), ", ")));
+  return absl::InvalidArgumentError(
+      fmt::format("there is no eviction policy '{}'; choose one of: {}", name, fmt::join(EvictionPolicyNames(), ", ")));
 }
 
 std::vector<std::string> EvictionPolicyNames() { return {"cost-aware", "tinylfu", "s3-fifo", "lru"}; }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 
 #include "core/split_mix.h"
@@ -11,7 +10,7 @@
 namespace epic {
 namespace {
 
-const size_t kCellsPerBlockInARow = std::getenv("EV_W") ? std::atoi(std::getenv("EV_W")) : 2;
+constexpr size_t kCellsPerBlockInARow = 4;
 constexpr size_t kWidthMin = 64;
 // A cell is 0 for "never", or 1 + the distance from the origin in steps of 1/512 half-life: 128 half-lives in 16 bits.
 constexpr double kStepsPerHalfLife = 512;

@@ -8,7 +8,8 @@
 // instead.
 //
 // Time is counted in uses: a half-life is `half_life_uses_per_block` uses for each of the blocks of Reserve. Pure,
-// thread-compatible. 32 to 64 bytes for each of these blocks.
+// thread-compatible. 32 to 64 bytes for each of these blocks; less lets blocks that were used once borrow the uses of
+// others, which cost more misses in the simulation of docs/decisions/0012 than any other constant.
 #ifndef EPIC_CORE_FREQUENCY_SKETCH_H_
 #define EPIC_CORE_FREQUENCY_SKETCH_H_
 
@@ -42,10 +43,10 @@ class FrequencySketch {
   void Rebase();
 
   const double half_life_uses_per_block_;
-  double now_ = 0;     // in half-lives
-  double origin_ = 0;  // what the cells are relative to, so that they need few digits
-  double step_ = 0;    // half-lives a use
-  size_t width_ = 0;   // cells in a row, a power of two
+  double now_ = 0;               // in half-lives
+  double origin_ = 0;            // what the cells are relative to
+  double step_ = 0;              // half-lives a use
+  size_t width_ = 0;             // cells in a row, a power of two
   std::vector<uint16_t> cells_;  // see frequency_sketch.cc
 };
 

@@ -1,6 +1,6 @@
 // The least recently used block goes first. The plainest policy: what the others are compared with.
 //
-// About 140 bytes of state for each resident block.
+// About 120 bytes of state for each resident block.
 #ifndef EPIC_CORE_LRU_POLICY_H_
 #define EPIC_CORE_LRU_POLICY_H_
 

@@ -3,8 +3,8 @@
 // remembers the keys that the small queue let go: who comes back from there goes to the main queue at once. Counted in
 // bytes where the paper counts objects.
 //
-// About 150 bytes of state for each resident block, and 50 for each ghost; the ghosts' blocks were together as large as
-// the main queue's.
+// About 180 bytes of state for each resident block, its share of the ghosts included: their blocks were together as
+// large as the main queue's.
 #ifndef EPIC_CORE_S3_FIFO_POLICY_H_
 #define EPIC_CORE_S3_FIFO_POLICY_H_
 

@@ -1,10 +1,11 @@
 // W-TinyLFU (Einziger, Friedman, Manes: "TinyLFU: a highly efficient cache admission policy", ACM Transactions on
-// Storage 13(4), 2017): new blocks enter a small window in order of last use; what the window cannot keep enters the main
-// part only where it was asked for more often lately than the block that it would displace. The main part is a segmented
-// LRU (Karedla, Love, Wherry, 1994): probation, and a protected segment for blocks that were used in probation. Counted
-// in bytes; frequencies are those of core/frequency_sketch.h, whose counts decay steadily where the paper halves them.
+// Storage 13(4), 2017): new blocks enter a small window in order of last use; what the window cannot keep enters the
+// main part only where it was asked for more often lately than the block that it would displace. The main part is a
+// segmented LRU (Karedla, Love, Wherry, 1994): probation, and a protected segment for blocks that were used in
+// probation. Counted in bytes; frequencies are those of core/frequency_sketch.h, whose counts decay steadily where the
+// paper halves them.
 //
-// About 210 bytes of state for each resident block.
+// About 180 bytes of state for each resident block, the sketch included.
 #ifndef EPIC_CORE_TINY_LFU_POLICY_H_
 #define EPIC_CORE_TINY_LFU_POLICY_H_
 
