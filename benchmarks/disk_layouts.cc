@@ -3,12 +3,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
 #include <list>
-#include <thread>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -106,11 +105,11 @@ class RocksDbLayout final : public DiskLayout {
   void Finish() override {
     const rocksdb::Status status = database_->Flush(rocksdb::FlushOptions());
     if (!status.ok()) Fail(status.ToString());
-    for (const char* property : {"rocksdb.compaction-pending", "rocksdb.num-running-compactions"}) {
-      uint64_t value = 1;
-      while (database_->GetIntProperty(property, &value) && value > 0) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(5));
-      }
+    // A pause waits for what is scheduled; what it leads to is scheduled when the pause ends.
+    for (uint64_t before = UINT64_MAX; before != written_bytes();) {
+      before = written_bytes();
+      database_->PauseBackgroundWork().PermitUncheckedError();
+      database_->ContinueBackgroundWork().PermitUncheckedError();
     }
   }
   uint64_t written_bytes() const override {

@@ -101,7 +101,7 @@ absl::Status FromWrite(const rocksdb::Status& status, const std::string& folder)
 rocksdb::Status OpenDatabase(const std::string& folder, size_t write_buffer_bytes,
                              std::unique_ptr<rocksdb::DB>* database) {
   rocksdb::DB* raw = nullptr;
-  const rocksdb::Status status = rocksdb::DB::Open(DatabaseOptions(write_buffer_bytes), folder, &raw);
+  rocksdb::Status status = rocksdb::DB::Open(DatabaseOptions(write_buffer_bytes), folder, &raw);
   database->reset(raw);
   return status;
 }

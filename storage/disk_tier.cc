@@ -13,6 +13,7 @@
 #include "core/status_macros.h"
 #include "core/sync.h"
 #include "fmt/format.h"
+#include "storage/disk_adoption.h"
 #include "storage/disk_folder.h"
 #include "storage/disk_index.h"
 #include "storage/disk_space.h"
@@ -49,47 +50,6 @@ size_t IndexWriteBufferBytes(size_t capacity_bytes) {
 }
 
 uint64_t HeaderChecksum(const KvBlockView& block) { return XXH3_64bits(block.bytes().data(), block.header_bytes()); }
-
-// A block whose place the index knows.
-struct Adopted {
-  DiskSpace::Owned owned;
-  DiskIndexEntry entry;
-};
-
-// Splits what the index says into what can be true and the keys of what cannot: ranges that are not in a segment, and
-// of two that overlap the one that was written first.
-std::vector<Adopted> Reconcile(const std::vector<std::pair<ChunkKey, DiskIndexEntry>>& entries,
-                               const std::map<uint32_t, std::unique_ptr<SegmentFile>>& segments,
-                               std::vector<ChunkKey>* dropped) {
-  std::vector<Adopted> found;
-  for (const auto& [key, entry] : entries) {
-    const auto segment = segments.find(entry.segment);
-    const size_t segment_bytes = segment == segments.end() ? 0 : segment->second->bytes();
-    if (entry.block_bytes == 0 || entry.block_bytes > segment_bytes || entry.offset % kDiskAlignmentBytes != 0 ||
-        entry.offset > segment_bytes - DiskPaddedBytes(entry.block_bytes)) {
-      dropped->push_back(key);
-      continue;
-    }
-    found.push_back({{{entry.segment, entry.offset, DiskPaddedBytes(entry.block_bytes)}, key}, entry});
-  }
-  std::sort(found.begin(), found.end(),
-            [](const Adopted& a, const Adopted& b) { return a.owned.range < b.owned.range; });
-  std::vector<Adopted> kept;
-  for (Adopted& next : found) {
-    if (!kept.empty()) {
-      const Adopted& last = kept.back();
-      if (last.owned.range.segment == next.owned.range.segment &&
-          last.owned.range.offset + last.owned.range.bytes > next.owned.range.offset) {
-        const bool next_is_newer = next.entry.sequence > last.entry.sequence;
-        dropped->push_back(next_is_newer ? last.owned.key : next.owned.key);
-        if (next_is_newer) kept.back() = std::move(next);
-        continue;
-      }
-    }
-    kept.push_back(std::move(next));
-  }
-  return kept;
-}
 
 }  // namespace
 
@@ -133,7 +93,7 @@ struct DiskTier::Impl {
         space(kDiskAlignmentBytes) {}
 
   absl::Status Start();
-  void Adopt(std::vector<Adopted> adopted, std::map<uint32_t, std::unique_ptr<SegmentFile>> files);
+  void Adopt(std::vector<AdoptedBlock> adopted, std::map<uint32_t, std::unique_ptr<SegmentFile>> files);
 
   // Waits until nobody writes or removes the block.
   void WaitForKey(const ChunkKey& key) EPIC_REQUIRES(mutex);
@@ -198,25 +158,26 @@ absl::Status DiskTier::Impl::Start() {
                   contents.damage);
   }
   EPIC_ASSIGN_OR_RETURN(auto files, folder->OpenSegments(segments_bytes_max, options.direct_io));
-  std::vector<ChunkKey> dropped;
-  std::vector<Adopted> adopted = Reconcile(contents.entries, files, &dropped);
-  const size_t dropped_count = dropped.size() + contents.unreadable_entries;
+  std::map<uint32_t, size_t> bytes_by_segment;
+  for (const auto& [number, file] : files) bytes_by_segment[number] = file->bytes();
+  DiskAdoption adoption = AdoptBlocks(contents.entries, bytes_by_segment);
+  const size_t dropped_count = adoption.dropped.size() + contents.unreadable_entries;
   if (dropped_count > 0) {
     spdlog::warn("disk tier: {} of {} entries in {} named ranges that are not there or belong to others; dropped",
                  dropped_count, contents.entries.size() + contents.unreadable_entries, folder->IndexPath());
     // Where that fails, they are dropped again at the next start.
-    index->Erase(dropped).IgnoreError();
+    index->Erase(adoption.dropped).IgnoreError();
   }
   {
     const MutexLock lock(mutex);
     stats.index_resets_total = contents.damage.empty() ? 0 : 1;
     stats.dropped_at_start_total = dropped_count;
   }
-  Adopt(std::move(adopted), std::move(files));
+  Adopt(std::move(adoption.blocks), std::move(files));
   return absl::OkStatus();
 }
 
-void DiskTier::Impl::Adopt(std::vector<Adopted> adopted, std::map<uint32_t, std::unique_ptr<SegmentFile>> files) {
+void DiskTier::Impl::Adopt(std::vector<AdoptedBlock> adopted, std::map<uint32_t, std::unique_ptr<SegmentFile>> files) {
   const MutexLock lock(mutex);
   segments = std::move(files);
   auto begin = adopted.begin();
@@ -226,9 +187,9 @@ void DiskTier::Impl::Adopt(std::vector<Adopted> adopted, std::map<uint32_t, std:
     space.AddSegment(number, file->bytes(), owned);
   }
   std::sort(adopted.begin(), adopted.end(),
-            [](const Adopted& a, const Adopted& b) { return a.entry.sequence < b.entry.sequence; });
+            [](const AdoptedBlock& a, const AdoptedBlock& b) { return a.entry.sequence < b.entry.sequence; });
   blocks.reserve(adopted.size());
-  for (const Adopted& item : adopted) {
+  for (const AdoptedBlock& item : adopted) {
     auto record = std::make_shared<Record>();
     record->key = item.owned.key;
     record->state = State::kHeld;
@@ -263,7 +224,7 @@ absl::StatusOr<DiskTier::Impl::RecordPointer> DiskTier::Impl::Reserve(const KvBl
   record->entry = {block.bytes().size(), block.edition(), recompile_cost_us};
   blocks.emplace(key, record);
   ++writing;
-  const absl::Status status = FindRoom(*record, evicted);
+  absl::Status status = FindRoom(*record, evicted);
   if (status.ok()) return record;
   blocks.erase(key);
   --writing;
@@ -520,7 +481,7 @@ absl::StatusOr<bool> DiskTier::Write(const KvBlockView& block, double recompile_
   if (*reserved == nullptr) return false;
   Impl::Record& record = **reserved;
   record.header_checksum = HeaderChecksum(block);
-  const absl::Status status = impl_->WriteAndIndex(block, record, sequence);
+  absl::Status status = impl_->WriteAndIndex(block, record, sequence);
 
   const MutexLock lock(impl_->mutex);
   --impl_->writing;
@@ -566,7 +527,7 @@ absl::Status DiskTier::Read(const ChunkKey& key, std::span<std::byte> padded_out
     ++record->users;
     impl_->policy->OnAccess(key);
   }
-  const absl::Status status = Impl::ReadAndVerify(*record, padded_out);
+  absl::Status status = Impl::ReadAndVerify(*record, padded_out);
   impl_->FinishRead(record, status);
   return status;
 }

@@ -14,6 +14,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "storage/disk_index.h"
 #include "storage/disk_tier_testing.h"
 #include "storage/manifest_testing.h"
 
@@ -502,6 +503,31 @@ TEST_F(DiskTierTest, AnEmptyTierOfManySmallBlocksOpensAgain) {
   // The gaps are free again.
   for (int i = 0; i < 2000; i += 2) ASSERT_TRUE(tier_->Write(TestBlock(i, 1, 1).view(), 1).value());
   EXPECT_EQ(tier_->Stats().segment_bytes, before.segment_bytes);
+}
+
+TEST_F(DiskTierTest, OpensAHundredThousandBlocks) {
+  constexpr size_t kCount = 100'000;
+  DiskTierOptions options = Options(1024 * kMiB);
+  options.segment_bytes = 512 * kMiB;
+  Reopen(options);
+  ASSERT_TRUE(tier_->Write(TestBlock(1).view(), 1).value());
+  tier_.reset();
+  {
+    // As if they had been written: reading 400 MB would not make this a better test.
+    auto contents = DiskIndex::Open(options.folder + "/index", kMiB).value();
+    for (size_t i = 0; i < kCount; ++i) {
+      ChunkKey key;
+      std::copy_n(reinterpret_cast<const uint8_t*>(&i), sizeof(i), key.bytes.begin());
+      const DiskIndexEntry entry{.segment = 1, .offset = (i + 10) * 4096, .block_bytes = 4000, .sequence = i + 10};
+      ASSERT_TRUE(contents.index->Put(key, entry).ok());
+    }
+  }
+  const DiskTierStats stats = Reopen(options).Stats();
+  EXPECT_EQ(stats.blocks, kCount + 1);
+  EXPECT_EQ(stats.dropped_at_start_total, 0u);
+  size_t index_bytes = 0;
+  for (const auto& file : fs::directory_iterator(options.folder + "/index")) index_bytes += file.file_size();
+  EXPECT_LE(index_bytes, stats.index_bytes_max);
 }
 
 // A file system of its own that is too small for the tier.
