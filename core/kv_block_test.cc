@@ -196,7 +196,7 @@ TEST_F(KvBlockTest, ForgedHeadersAreRefused) {
       {"block bytes", 16, 820736 - 64, 8},
       {"no alignment", 28, 0, 4},
       {"alignment too small", 28, 32, 4},
-      {"alignment no power of two", 28, 192, 4},
+      {"alignment no power of two", 28, 320, 4},
       {"alignment too large", 28, 8192, 4},
       {"another alignment than the header's", 28, 4096, 4},
       {"no layers", 32, 0, 4},
