@@ -29,13 +29,14 @@ class KvBlockTest : public testing::Test {
   KvBlockTest() : info_(MakeTestBlockInfo({.layers = 5, .kv_heads = 2, .head_dim = 64}, TestTokens(300))) {}
 
   // Changes a field of the header and makes the header's checksum right again: what a hostile sender can do.
-  void Forge(size_t offset, uint64_t value, size_t bytes) {
+  static void Forge(std::span<std::byte> block, size_t offset, uint64_t value, size_t bytes) {
     uint32_t header_bytes = 0;
-    std::memcpy(&header_bytes, memory_.span().data() + 12, sizeof(header_bytes));
-    std::memcpy(memory_.span().data() + offset, &value, bytes);
-    const uint64_t checksum = XXH3_64bits(memory_.span().data(), header_bytes - 8);
-    std::memcpy(memory_.span().data() + header_bytes - 8, &checksum, 8);
+    std::memcpy(&header_bytes, block.data() + 12, sizeof(header_bytes));
+    std::memcpy(block.data() + offset, &value, bytes);
+    const uint64_t checksum = XXH3_64bits(block.data(), header_bytes - 8);
+    std::memcpy(block.data() + header_bytes - 8, &checksum, 8);
   }
+  void Forge(size_t offset, uint64_t value, size_t bytes) { Forge(memory_.span(), offset, value, bytes); }
 
   const KvBlockInfo info_;
   PageAlignedBytes memory_{KvBlockBytes(info_)};
@@ -169,6 +170,17 @@ TEST_F(KvBlockTest, UnknownFeaturesAreRefusedAndReservedBytesPassedOver) {
   const absl::Status status = KvBlockView::Parse(memory_.span()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()), HasSubstr("features 0x4"));
+}
+
+// Header and payload of this block are multiples of 64, 128 and 192 bytes.
+TEST_F(KvBlockTest, GroupsAreAlignedToPowersOfTwo) {
+  const KvBlockInfo info = MakeTestBlockInfo({.layers = 3, .kv_heads = 3, .head_dim = 8}, TestTokens(10));
+  const PageAlignedBytes memory(KvBlockBytes(info));
+  WriteTestBlock(info, memory.span());
+  for (const auto& [alignment, is_good] : {std::pair(128, true), std::pair(192, false), std::pair(64, true)}) {
+    Forge(memory.span(), 28, alignment, 4);
+    EXPECT_EQ(KvBlockView::Parse(memory.span()).ok(), is_good) << alignment;
+  }
 }
 
 TEST_F(KvBlockTest, UnalignedMemoryIsRefused) {

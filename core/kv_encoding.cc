@@ -19,7 +19,6 @@ constexpr std::array<std::pair<KvDtype, std::string_view>, 3> kDtypeNames = {
     {{KvDtype::kBf16, "bf16"}, {KvDtype::kFp16, "fp16"}, {KvDtype::kInt8, "int8"}}};
 
 constexpr uint32_t kFloatSign = 0x80000000u;
-constexpr uint32_t kFloatInfinity = 0x7f800000u;
 constexpr uint16_t kBf16Infinity = 0x7f80;
 constexpr uint16_t kFp16Infinity = 0x7c00;
 constexpr float kCodeMax = 127;

@@ -148,16 +148,31 @@ TEST(KvEncodingTest, SixteenBitsRoundToNearest) {
   }
 }
 
+// Bits of the number nearest to a magnitude, the even one of two, among `choices`: the numbers whose bits are 0, 1, 2,
+// …
+size_t NearestBits(const std::vector<double>& choices, double magnitude) {
+  const auto above = std::lower_bound(choices.begin(), choices.end(), magnitude);
+  const size_t bits = above - choices.begin();
+  if (above == choices.end()) return bits - 1;  // between the largest number and half a step above it
+  if (*above == magnitude) return bits;
+  const double to_below = magnitude - *(above - 1);
+  const double to_above = *above - magnitude;
+  return to_below < to_above || (to_below == to_above && bits % 2 == 1) ? bits - 1 : bits;
+}
+
+std::vector<double> FiniteMagnitudes(KvDtype dtype) {
+  std::vector<double> magnitudes;
+  for (uint32_t bits = 0; std::isfinite(ToDouble(dtype, bits)); ++bits) magnitudes.push_back(ToDouble(dtype, bits));
+  return magnitudes;
+}
+
 // Every finite fp16 becomes the bf16 nearest to it, the even one of two, and every bf16 within range the nearest fp16.
 TEST(KvEncodingTest, EveryNumberOf16BitsRoundsByTheBook) {
-  // 2 x 1 x 64 x 512 elements take all 65,536 patterns, in keys; values hold what is left at zero.
+  // 64 tokens of 1,024 dimensions: as many keys as there are patterns.
   const KvShape shape{.layers = 1, .kv_heads = 1, .head_dim = 1024};
   for (const auto& [from, to] :
        {std::pair(KvDtype::kBf16, KvDtype::kFp16), std::pair(KvDtype::kFp16, KvDtype::kBf16)}) {
-    std::vector<double> choices;
-    for (uint32_t bits = 0; bits < 0x8000; ++bits) {
-      if (const double x = ToDouble(to, bits); std::isfinite(x)) choices.push_back(x);  // ascending, index = bits
-    }
+    const std::vector<double> choices = FiniteMagnitudes(to);
     const auto in_range = [&](uint16_t bits) {
       const double x = ToDouble(from, bits);
       return std::isfinite(x) && std::abs(x) < (to == KvDtype::kFp16 ? 65520 : INFINITY);
@@ -175,18 +190,37 @@ TEST(KvEncodingTest, EveryNumberOf16BitsRoundsByTheBook) {
       for (int dimension = 0; dimension < 1024; ++dimension) {
         const uint16_t bits = pattern(token, dimension);
         const double x = std::abs(ToDouble(from, bits));
-        const auto above = std::lower_bound(choices.begin(), choices.end(), x);
-        size_t expected = above - choices.begin();
-        if (above == choices.end()) {
-          --expected;  // between the largest number and half a step above it
-        } else if (*above != x) {
-          const double below = *(above - 1);
-          const double to_below = x - below;
-          const double to_above = *above - x;
-          if (to_below < to_above || (to_below == to_above && (expected - 1) % 2 == 0)) --expected;
-        }
-        ASSERT_EQ(view.Keys(0)[view.info().shape.KeyIndex(64, 0, token, dimension)], expected | (bits & 0x8000))
+        ASSERT_EQ(view.Keys(0)[view.info().shape.KeyIndex(64, 0, token, dimension)],
+                  NearestBits(choices, x) | (bits & 0x8000))
             << KvDtypeName(from) << " bits " << bits;
+      }
+    }
+  }
+}
+
+// Products of scale and code have more bits than either dtype of 16: ties among them, and carries into the exponent.
+TEST(KvEncodingTest, DecodedNumbersRoundByTheBook) {
+  const KvBlockInfo info = TestInfo(KvDtype::kInt8, {.layers = 1, .kv_heads = 1, .head_dim = 1024}, 32);
+  const Block int8(info);
+  KvBlockWriter writer = KvBlockWriter::Create(info, int8.span()).value();
+  for (int dimension = 0; dimension < 1024; ++dimension) {
+    writer.KeyScales(0)[dimension] = static_cast<float>(3072 + dimension) / 2048;
+    for (int token = 0; token < 32; ++token) {
+      writer.KeyCodes(0)[info.shape.KeyIndex(32, 0, token, dimension)] = static_cast<int8_t>(4 * token - 63);
+    }
+  }
+  writer.Seal();
+  const KvBlockView source = int8.view();
+  for (const KvDtype to : {KvDtype::kBf16, KvDtype::kFp16}) {
+    const std::vector<double> choices = FiniteMagnitudes(to);
+    const Block decoded = Encode(source, to).value();
+    const KvBlockView view = decoded.view();
+    for (int token = 0; token < 32; ++token) {
+      for (int dimension = 0; dimension < 1024; ++dimension) {
+        const double x = ElementOf(source, 0, 0, 0, token, dimension);
+        ASSERT_EQ(view.Keys(0)[info.shape.KeyIndex(32, 0, token, dimension)],
+                  NearestBits(choices, std::abs(x)) | (x < 0 ? 0x8000 : 0))
+            << x;
       }
     }
   }

@@ -137,7 +137,7 @@ TEST_F(WorkerBoastTest, NoMemoryIsTakenForSizesThatNoDtypeHas) {
   const Answer answer = Ask(Question({1}));
   ASSERT_TRUE(answer.status.ok()) << answer.status;
   EXPECT_EQ(answer.text, ExpectedText({1}));
-  EXPECT_THAT(answer.final.plan[0].reason, HasSubstr("1099511627776 bytes"));
+  EXPECT_THAT(answer.final.plan[0].reason, HasSubstr("its block has 1099511627776 bytes"));
 }
 
 // Blocks that the smallest cache cannot hold.
