@@ -7,6 +7,8 @@
 #include <cstdarg>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -16,6 +18,7 @@
 #include "core/sync.h"
 #include "fmt/format.h"
 #include "rocksdb/listener.h"
+#include "rocksdb/sst_file_reader.h"
 #include "storage/manifest_keys.h"
 #include "storage/rocksdb_status.h"
 #include "storage/sequence_file.h"
@@ -99,8 +102,8 @@ std::string HistoryFiles(const std::string& folder) {
     if (entry.path().extension() == ".log") log = std::max(log, path);
     if (entry.path().filename().string().starts_with("MANIFEST-")) manifest = std::max(manifest, path);
   }
-  if (log.empty()) return manifest;
-  return manifest.empty() ? log : fmt::format("{} or {}", log, manifest);
+  if (log.empty()) return fmt::format("a file {}/*.log, of which there is none, or {}", folder, manifest);
+  return fmt::format("{} or {}", log, manifest);
 }
 
 // Whether a folder without CURRENT had a database in it.
@@ -113,6 +116,37 @@ bool HasHistory(const std::string& folder) {
   return false;
 }
 
+// CURRENT names the MANIFEST file that counts. RocksDB's own errors leave open which of the two is at fault.
+absl::Status CheckCurrent(const std::string& folder) {
+  const std::string path = folder + "/CURRENT";
+  std::ifstream file(path, std::ios::binary);
+  const std::string content{std::istreambuf_iterator<char>(file), {}};
+  std::error_code error;
+  const bool is_name = content.starts_with("MANIFEST-") && content.find('/') == std::string::npos &&
+                       content.find('\n') == content.size() - 1;
+  const std::string name = is_name ? content.substr(0, content.size() - 1) : "";
+  if (is_name && fs::exists(fmt::format("{}/{}", folder, name), error)) return absl::OkStatus();
+  return absl::DataLossError(fmt::format("the manifest in {} is damaged: {}", folder,
+                                         is_name ? fmt::format("{} names {}/{}, which is not there", path, folder, name)
+                                                 : fmt::format("{} does not hold the name of a file", path)));
+}
+
+// The tables that cannot be read, for a message: RocksDB often blames the file that refers to them.
+std::string UnreadableTables(const std::string& folder, rocksdb::Env* env) {
+  std::string tables;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    if (entry.path().extension() != ".sst") continue;
+    rocksdb::Options options;
+    options.env = OrDefault(env);
+    rocksdb::SstFileReader reader(options);
+    rocksdb::Status status = reader.Open(entry.path().string());
+    if (status.ok()) status = reader.VerifyChecksum();
+    if (!status.ok()) tables += fmt::format("; {} cannot be read: {}", entry.path().string(), status.ToString());
+  }
+  return tables;
+}
+
 // One look at one folder.
 class Inspection {
  public:
@@ -123,7 +157,7 @@ class Inspection {
     if (status.ok()) return view_;
     if (absl::IsPermissionDenied(status)) return status;
     view_.condition = Condition::kDamaged;
-    view_.reason = std::string(status.message());
+    view_.reason = fmt::format("{}{}", std::string(status.message()), UnreadableTables(view_.folder, env_));
     return view_;
   }
 
@@ -146,6 +180,7 @@ absl::Status Inspection::Look(const RecordVisitor& visit) {
   if (!fs::exists(folder + "/CURRENT", error)) {
     return HasHistory(folder) ? Damaged(fmt::format("the file {}/CURRENT is gone", folder)) : absl::OkStatus();
   }
+  EPIC_RETURN_IF_ERROR(CheckCurrent(folder));
   std::string complaints;
   absl::StatusOr<std::unique_ptr<rocksdb::DB>> database = OpenForReading(folder, env_, &complaints);
   if (!database.ok()) {

@@ -183,6 +183,93 @@ TEST_F(ManifestTest, ForEachVisitsTheChunkListsOfOneModelAndStopsAtAnError) {
   EXPECT_EQ(visits, 2);
 }
 
+TEST_F(ManifestTest, PinsAreKeptUntilTheyAreTakenAwayOrTheDocumentIs) {
+  const auto pinned = [&] {
+    std::vector<std::string> ids;
+    EXPECT_TRUE(manifest_
+                    ->ForEachPinned([&](const std::string& tenant, const std::string& id) {
+                      ids.push_back(tenant + "/" + id);
+                      return absl::OkStatus();
+                    })
+                    .ok());
+    return ids;
+  };
+  for (const std::string id : {"a", "ab", "b"}) {
+    DocumentRecord document = TestDocument(1);
+    document.id = id;
+    Put(document);
+    EXPECT_FALSE(manifest_->IsPinned("acme", id).value());
+    ASSERT_TRUE(manifest_->SetPinned("acme", id, true).ok());
+  }
+  ASSERT_TRUE(manifest_->SetPinned("acme", "a", true).ok()) << "again";
+  ASSERT_TRUE(manifest_->SetPinned("acme", "b", false).ok());
+  ASSERT_TRUE(manifest_->SetPinned("acme", "b", false).ok()) << "again";
+  Reopen();
+  EXPECT_THAT(pinned(), ElementsAre("acme/a", "acme/ab"));
+  EXPECT_TRUE(manifest_->IsPinned("acme", "a").value());
+  EXPECT_FALSE(manifest_->IsPinned("acme", "b").value());
+  ASSERT_TRUE(manifest_->DeleteDocument("acme", "a").ok());
+  EXPECT_EQ(manifest_->IsPinned("acme", "a").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(manifest_->SetPinned("acme", "a", true).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(manifest_->SetPinned("other", "ab", true).code(), absl::StatusCode::kNotFound);
+  Reopen();
+  EXPECT_THAT(pinned(), ElementsAre("acme/ab"));
+  // A document that takes its name is another one.
+  DocumentRecord again = TestDocument(2);
+  again.id = "a";
+  Put(again);
+  EXPECT_FALSE(manifest_->IsPinned("acme", "a").value());
+  EXPECT_EQ(
+      manifest_->ForEachPinned([](const std::string&, const std::string&) { return absl::CancelledError("enough"); })
+          .code(),
+      absl::StatusCode::kCancelled);
+}
+
+TEST_F(ManifestTest, HeadersSayWhatRecordsSayWithoutTheText) {
+  std::vector<DocumentHeader> expected;
+  for (int i = 0; i < 5; ++i) {
+    DocumentRecord document = TestDocument(i);
+    document.expires_unix_ms = i * 1000;
+    document.recipe_id = i % 2 == 0 ? "plain" : "document";
+    Put(document);
+    expected.push_back(HeaderOf(document));
+  }
+  ASSERT_TRUE(manifest_->DeleteDocument("acme", expected[2].id).ok());
+  expected.erase(expected.begin() + 2);
+  for (int round = 0; round < 2; ++round) {
+    std::vector<DocumentHeader> headers;
+    const auto visit = [&](const DocumentHeader& header) {
+      headers.push_back(header);
+      return absl::OkStatus();
+    };
+    EXPECT_TRUE(manifest_->ForEachDocumentHeader(visit).ok());
+    EXPECT_EQ(headers, expected);
+    Reopen();
+  }
+}
+
+TEST_F(ManifestTest, FoldersThatAreNotApartAreRefused) {
+  for (const char* const copy : {"/.", "/below", "/..", "/../"}) {
+    ManifestOptions options;
+    options.folder = folder_.path() + "-other/manifest";
+    options.copy_folder = options.folder + copy;
+    EXPECT_EQ(Manifest::Open(options).status().code(), absl::StatusCode::kInvalidArgument) << copy;
+  }
+}
+
+TEST_F(ManifestTest, TheCopyOfAnotherManifestIsRefused) {
+  const TemporaryFolder other;
+  ASSERT_TRUE(Manifest::Open(other.path()).ok());
+  manifest_.reset();
+  ManifestOptions options;
+  options.folder = folder_.path();
+  options.copy_folder = other.path();
+  const absl::Status status = Manifest::Open(options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("two different nodes"));
+  EXPECT_TRUE(OpenStatus().ok());
+}
+
 TEST_F(ManifestTest, WritersOfOneDocumentAgreeOnOneWinner) {
   std::vector<std::thread> threads;
   std::array<absl::StatusCode, 8> codes;
@@ -209,6 +296,11 @@ TEST_F(ManifestTest, ASecondOpenIsRefused) {
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr(folder_.path() + " belongs to a running instance"));
   EXPECT_TRUE(manifest_->GetDocument("acme", TestDocument(1).id).ok());
+  // Nor can another manifest have this one's copy.
+  ManifestOptions options;
+  options.folder = folder_.path() + "-other";
+  options.copy_folder = folder_.copy_path();
+  EXPECT_EQ(Manifest::Open(options).status().code(), absl::StatusCode::kFailedPrecondition);
   manifest_.reset();
   EXPECT_TRUE(OpenStatus().ok());
 }

@@ -1,5 +1,7 @@
 #include "storage/rocksdb_status.h"
 
+#include <string_view>
+
 #include "fmt/format.h"
 
 namespace epic {
@@ -9,8 +11,18 @@ bool Mentions(const rocksdb::Status& status, const char* words) {
   return status.ToString().find(words) != std::string::npos;
 }
 
+// A table that is not there is looked for under its old suffix last, which then is what RocksDB names.
+std::string WithPresentSuffixes(std::string text) {
+  const std::string_view old_suffix = ".ldb";
+  for (size_t at = text.find(old_suffix); at != std::string::npos; at = text.find(old_suffix, at + 1)) {
+    text.replace(at, old_suffix.size(), ".sst");
+  }
+  return text;
+}
+
 absl::Status DamagedManifest(const rocksdb::Status& status, const std::string& folder) {
-  return absl::DataLossError(fmt::format("the manifest in {} is damaged: {}", folder, status.ToString()));
+  return absl::DataLossError(
+      fmt::format("the manifest in {} is damaged: {}", folder, WithPresentSuffixes(status.ToString())));
 }
 
 }  // namespace
