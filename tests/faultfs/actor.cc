@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -194,6 +195,13 @@ void Actor::AddNames() {
 }
 
 void Actor::AddReading() {
+  // space PATH: bytes that can be written, "much" beyond 1 GiB
+  commands_["space"] = [](const Words& words) -> std::string {
+    struct statvfs found;
+    if (statvfs(words.at(1).c_str(), &found) != 0) return Outcome(-1);
+    const uint64_t bytes = uint64_t{found.f_bavail} * found.f_frsize;
+    return bytes > (uint64_t{1} << 30) ? "much" : std::to_string(bytes);
+  };
   // pread HANDLE OFFSET BYTES
   commands_["pread"] = [this](const Words& words) {
     std::string text(static_cast<size_t>(Number(words.at(3))), '\0');

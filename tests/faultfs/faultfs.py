@@ -62,6 +62,11 @@ class FaultyFolder:
             "EPIC_FAULTFS_CONTROL": str(self._control),
         }
 
+    def prefix(self):
+        """Words before a command line that put it under environment()."""
+        changes = self.environment(base={})
+        return ["env", *(f"{name}={value}" for name, value in changes.items())]
+
     def make_durable(self):
         """Counts everything below `root` as durable, as after a calm unmounting."""
         shutil.rmtree(self._image, ignore_errors=True)

@@ -326,11 +326,26 @@ class FaultsTest(FolderTest):
         self.expect("write f def", "short 2")
         self.expect("write f f", "ENOSPC")
         self.expect("ftruncate f 4", "ok")
-        self.expect("fsync f", "ok")
-        self.expect("syncfolder DIR", "ok")
         self.folder.set_faults()
         self.expect("write f +more", "ok")
         self.assertEqual({kind for kind, _ in self.folder.injected()}, {"space"})
+
+    def test_the_space_that_is_left_can_be_asked_for(self):
+        self.expect("space DIR/sub", "much")
+        self.folder.set_faults(f"space {3 * BLOCK}")
+        self.expect("space DIR/sub", str(3 * BLOCK))
+        self.expect("open f DIR/new rw create", "ok")
+        self.expect("fill f 0 1 z", "ok")
+        self.expect("space DIR", str(2 * BLOCK))
+        self.folder.set_faults()
+        self.expect("space DIR", "much")
+
+    def test_what_was_written_before_the_disk_was_full_is_durable(self):
+        self.folder.set_faults("space 4")
+        self.expect("open f DIR/new rw create", "ok")
+        self.expect("write f abcd+more", "short 4")
+        self.expect("fsync f", "ok")
+        self.expect("syncfolder DIR", "ok")
         self.actor.kill()
         self.folder.lose_power()
         self.assertEqual(contents(self.folder.root)["new"], "abcd")

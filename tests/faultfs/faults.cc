@@ -87,6 +87,12 @@ bool Faults::HasSpaceFor(int64_t bytes, const std::string& path) {
   return false;
 }
 
+std::optional<int64_t> Faults::SpaceBytes() {
+  const MutexLock lock(mutex_);
+  ReadAgainIfChanged();
+  return rules_.space_bytes();
+}
+
 void Faults::ReadAgainIfChanged() {
   const system::KeepErrno keep;
   std::optional<FileState> state;

@@ -4,7 +4,8 @@
 //   read nth N PATTERN      the N-th read alone does (counted from 1, from when the file was read)
 //   read after N PATTERN    every read behind the first N does
 //   sync every|nth N|after N PATTERN    the same for fsync and fdatasync, of folders too
-//   space BYTES             so many bytes can be written yet, into all files together; then the disk is full
+//   space BYTES             so many bytes can be written yet, into all files together; then the disk is full. Nothing
+//                           that is deleted gives space back. statvfs and fstatvfs say what is left
 //
 // PATTERN is a shell pattern over the path below the watched folder ("." for that folder itself); `*` matches `/` too.
 // The first rule that fails an operation decides; every rule counts the operations that match it.
@@ -37,6 +38,8 @@ class Rules {
   // Bytes of these that may be written; takes them from the space that is left.
   int64_t TakeSpace(int64_t bytes);
   bool HasSpaceFor(int64_t bytes) const { return !space_bytes_ || bytes <= *space_bytes_; }
+  // What is left; nothing where there is no limit.
+  std::optional<int64_t> space_bytes() const { return space_bytes_; }
 
  private:
   enum class When { kEvery, kNth, kAfter };
@@ -63,6 +66,7 @@ class Faults {
   // As in Rules; `path` is for the record.
   int64_t TakeSpace(int64_t bytes, const std::string& path);
   bool HasSpaceFor(int64_t bytes, const std::string& path);
+  std::optional<int64_t> SpaceBytes();
 
  private:
   // Device aside: inode, time of change in seconds and nanoseconds, size.

@@ -12,9 +12,11 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 
@@ -187,6 +189,18 @@ void* Map(void* address, size_t bytes, int protection, int flags, int descriptor
   return reinterpret_cast<void*>(syscall(SYS_mmap, address, bytes, protection, flags, descriptor, offset));
 }
 
+// Tells of no more space than there is by the faults.
+int LimitSpace(int result, int descriptor, struct statvfs* found) {
+  Tracker* const tracker = Tracker::Get();
+  if (result != 0 || tracker == nullptr) return result;
+  if (const std::optional<int64_t> bytes = tracker->SpaceBytes(descriptor)) {
+    const fsblkcnt_t blocks = static_cast<fsblkcnt_t>(*bytes) / found->f_frsize;
+    found->f_bfree = std::min(found->f_bfree, blocks);
+    found->f_bavail = std::min(found->f_bavail, blocks);
+  }
+  return result;
+}
+
 template <class Call>
 ssize_t CopyInto(int descriptor, const Call& call) {
   const ssize_t copied = call();
@@ -319,6 +333,22 @@ int unlinkat(int folder, const char* path, int flags) noexcept {
   return faultfs::ChangeNames([&] { return syscall(SYS_unlinkat, folder, path, flags); });
 }
 int remove(const char* path) noexcept { return unlink(path) == 0 ? 0 : errno == EISDIR ? rmdir(path) : -1; }
+
+int statvfs(const char* path, struct statvfs* found) noexcept {
+  static auto* const next = faultfs::Next<int(const char*, struct statvfs*)>("statvfs");
+  const faultfs::system::Descriptor descriptor(faultfs::system::Open(path, O_PATH));
+  return faultfs::LimitSpace(next(path, found), descriptor.get(), found);
+}
+int statvfs64(const char* path, struct statvfs64* found) noexcept {
+  return statvfs(path, reinterpret_cast<struct statvfs*>(found));
+}
+int fstatvfs(int descriptor, struct statvfs* found) noexcept {
+  static auto* const next = faultfs::Next<int(int, struct statvfs*)>("fstatvfs");
+  return faultfs::LimitSpace(next(descriptor, found), descriptor, found);
+}
+int fstatvfs64(int descriptor, struct statvfs64* found) noexcept {
+  return fstatvfs(descriptor, reinterpret_cast<struct statvfs*>(found));
+}
 
 void* mmap(void* address, size_t bytes, int protection, int flags, int descriptor, off_t offset) noexcept {
   return faultfs::Map(address, bytes, protection, flags, descriptor, offset);

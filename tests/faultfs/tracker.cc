@@ -139,4 +139,9 @@ bool Tracker::HasSpaceFor(int descriptor, int64_t bytes) {
   return faults_ == nullptr || faults_->HasSpaceFor(bytes, PathBelowRoot(descriptor).value_or(""));
 }
 
+std::optional<int64_t> Tracker::SpaceBytes(int descriptor) {
+  if (faults_ == nullptr || !PathBelowRoot(descriptor)) return std::nullopt;
+  return faults_->SpaceBytes();
+}
+
 }  // namespace epic::faultfs

@@ -67,6 +67,8 @@ class Tracker {
   // How many of these bytes may be written.
   int64_t TakeSpace(int descriptor, int64_t bytes);
   bool HasSpaceFor(int descriptor, int64_t bytes);
+  // Bytes that can be written yet to the disk of this file or folder; nothing where there is no limit of ours.
+  std::optional<int64_t> SpaceBytes(int descriptor);
 
   // Held while names are taken away or changed, and while a folder is listed: a file that is renamed in between would
   // be under neither name.
