@@ -54,6 +54,8 @@ SEQUENCES = {
     "O_DIRECT with a sync": ["open f DIR/old rw direct; fill f 0 1 z; fdatasync f", {"old": "z" * BLOCK}],
     "a mapped write without a sync": ["open f DIR/old rw; map f 0 DUR", {}],
     "a mapped write with a sync": ["open f DIR/old rw; map f 0 DUR; fsync f", {"old": "DURable"}],
+    "a mapped write behind a sync, synced": ["open f DIR/old rw; fsync f; map f 0 DUR; fsync f", {"old": "DURable"}],
+    "stdio behind a sync": ["open f DIR/old rw; fsync f; stdio DIR/old new", {"old": "new"}],
     "stdio with a sync": ["stdio DIR/old new", {"old": "new"}],
     "a C++ stream has no sync": ["stream DIR/old new", {}],
     "a C++ stream, synced later": ["stream DIR/old new; open f DIR/old read; fsync f", {"old": "new"}],
@@ -86,6 +88,10 @@ SEQUENCES = {
     ],
     "O_TRUNC without a sync": ["open f DIR/old rw; fsync f; open g DIR/old rw trunc; write g new", {}],
     "O_TRUNC and a sync": ["open f DIR/old rw; fsync f; open g DIR/old rw trunc; write g new; fsync g", {"old": "new"}],
+    "O_TRUNC, a hole and a sync": [
+        "open f DIR/old rw; fsync f; open g DIR/old rw trunc; pwrite g 5 X; fsync g",
+        {"old": "\0\0\0\0\0X"},
+    ],
     "creat and a sync": ["open f DIR/old rw; fsync f; creat g DIR/old; fsync g", {"old": ""}],
     "a new file, synced, its folder not": ["open f DIR/new rw create; write f text; fsync f", {}],
     "a new file, its folder synced, the file not": [
@@ -119,7 +125,10 @@ SEQUENCES = {
         "rename DIR/old DIR/sub/old; syncfolder DIR/sub",
         {"sub/old": "durable"},
     ],
-    "a file moved to another folder, the first one synced": ["rename DIR/old DIR/sub/old; syncfolder DIR", {"old": ...}],
+    "a file moved to another folder, the first one synced": [
+        "rename DIR/old DIR/sub/old; syncfolder DIR",
+        {"old": ...},
+    ],
     "unlink without a sync": ["unlink DIR/old", {}],
     "unlink and a sync": ["unlink DIR/old; syncfolder DIR", {"old": ...}],
     "remove and a sync of another folder": ["remove DIR/old; syncfolder DIR/sub", {}],
@@ -145,7 +154,10 @@ SEQUENCES = {
     "a folder renamed": ["rename DIR/sub DIR/moved; syncfolder DIR",
                          {"sub": ..., "sub/inner": ..., "moved": None, "moved/inner": "durable"}],
     "a folder removed": ["unlink DIR/sub/inner; rmdir DIR/sub; syncfolder DIR", {"sub": ..., "sub/inner": ...}],
-    "threads that sync their logs": ["threads DIR 4 50; syncfolder DIR", {f"log{i}": "0123456789" * 50 for i in range(4)}],
+    "threads that sync their logs": [
+        "threads DIR 4 50; syncfolder DIR",
+        {f"log{i}": "0123456789" * 50 for i in range(4)},
+    ],
 }
 
 
@@ -222,7 +234,7 @@ class StrictModelTest(FolderTest):
                 self.assertEqual(contents(self.folder.root), expected)
 
     def test_a_file_synced_after_the_writer_was_killed(self):
-        # No power is lost with the first process: what it wrote is still there, and becomes durable by the second's sync.
+        # No power is lost with the first process: what it wrote is still there and becomes durable by the second's sync.
         self.do("open f DIR/old rw append; write f +1; fsync f; write f +2")
         self.do("open f DIR/old rw append; write f +3; fsync f")
         self.folder.lose_power()

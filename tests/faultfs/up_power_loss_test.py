@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The real `epic up` on a disk that loses what was not synced: documents that were acknowledged are there afterwards."""
+"""The real `epic up` on a disk that loses what was not synced and fails: what was acknowledged is there afterwards."""
 
 import pathlib
 import sys
