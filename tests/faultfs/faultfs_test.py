@@ -234,7 +234,7 @@ class StrictModelTest(FolderTest):
                 self.assertEqual(contents(self.folder.root), expected)
 
     def test_a_file_synced_after_the_writer_was_killed(self):
-        # No power is lost with the first process: what it wrote is still there and becomes durable by the second's sync.
+        # No power is lost with the first process: what it wrote is still there, and durable after the next's sync.
         self.do("open f DIR/old rw append; write f +1; fsync f; write f +2")
         self.do("open f DIR/old rw append; write f +3; fsync f")
         self.folder.lose_power()

@@ -95,7 +95,7 @@ std::optional<std::string> EnsureId(const std::string& path) {
 }
 
 std::string AssignId(const std::string& path, const std::string& id) {
-  const std::string assigned = id.empty() ? NewId() : id;
+  std::string assigned = id.empty() ? NewId() : id;
   if (setxattr(path.c_str(), kAttribute, assigned.data(), assigned.size(), 0) != 0) {
     Die("cannot give an identity to " + path + ": its file system must have user extended attributes");
   }
@@ -110,7 +110,8 @@ std::vector<Name> ListFolder(const std::string& path) {
   while (const dirent* const entry = readdir(folder)) {
     const std::string name = entry->d_name;
     if (name == "." || name == "..") continue;
-    const std::string child = path + "/" + name;
+    std::string child = path;
+    child.append("/").append(name);
     struct stat status;
     if (fstatat(descriptor, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) != 0) continue;  // gone meanwhile
     if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) continue;

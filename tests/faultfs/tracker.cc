@@ -41,7 +41,7 @@ ByteRanges WatchedFile::TakeChanged() {
 }
 
 Tracker* Tracker::Get() {
-  static Tracker* const tracker = []() -> Tracker* {
+  static Tracker* tracker = []() -> Tracker* {
     if (getenv("EPIC_FAULTFS_ROOT") == nullptr) return nullptr;
     return new Tracker(RealPath("EPIC_FAULTFS_ROOT"), RealPath("EPIC_FAULTFS_IMAGE"), getenv("EPIC_FAULTFS_CONTROL"));
   }();
