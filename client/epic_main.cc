@@ -6,9 +6,11 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "client/cache_command.h"
 #include "client/commands.h"
 #include "client/eval_command.h"
 #include "client/model_files.h"
+#include "client/offline_verify.h"
 #include "client/up.h"
 #include "engine/files/synthetic_model.h"
 #include "fmt/format.h"
@@ -50,6 +52,8 @@ struct Commands {
     status->callback([this] { run = [this] { return RunStatus(common); }; });
     AddModels(app);
     AddEval(app);
+    DeclareCacheCommand(app, &cache_options,
+                        [this] { run = [this] { return RunCache(common, cache_options, VerifyOffline); }; });
   }
 
   void AddRegister(CLI::App& app) {
@@ -233,6 +237,7 @@ struct Commands {
   std::string document_id;
   std::vector<std::string> document_ids;
   bool with_text = false;
+  CacheOptions cache_options;
   std::function<absl::Status()> run;
 };
 
