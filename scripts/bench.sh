@@ -26,16 +26,10 @@ if [[ -z $name ]]; then
   exit 0
 fi
 [[ -x $bin/bench-$name ]] || die "there is no benchmark '$name'; there are: ${names[*]}."
-<<<<<<< HEAD
-# disk-layouts measures the disk alone.
-if [[ $name == disk-layouts ]]; then
-  exec "$bin/bench-disk-layouts" "${@:2}"
-=======
-# eviction replays request streams and needs no model.
-if [[ $name == eviction ]]; then
-  exec "$bin/bench-eviction" "${@:2}"
->>>>>>> h_eviction
-fi
+# These measure the store alone and need no model.
+case "$name" in
+  disk-layouts | eviction | tiers) exec "$bin/bench-$name" "${@:2}" ;;
+esac
 EPIC_MODEL=$("$EPIC_ROOT/scripts/fetch_model.sh" | tail -n 1)
 export EPIC_MODEL
 # prefill is a comparison: a driver takes turns between our program and the peers that scripts/peers.sh installed.
