@@ -146,7 +146,7 @@ class CacheNode : public BlockProvider, private CompileObserver {
   const TieredStore& tiers() const { return *store_; }
   const AdoptionReport& adoption() const { return adoption_; }
   const PinnedDocuments& pinned() const { return pinned_; }
-  Manifest& manifest() { return *manifest_; }
+  Manifest& manifest() const { return *manifest_; }
   CompileQueueStats CompileStats() const { return queue_->Stats(); }
   int64_t chunks_waiting() const { return registry_->table().chunks_waiting(); }
   uint64_t damaged_blocks_total() const { return damaged_blocks_; }

@@ -191,6 +191,14 @@ absl::StatusOr<std::unique_ptr<CacheNodeServer>> CacheNodeServer::Create(const C
       options.pinned_bytes_max == 0 ? options.kv_capacity_bytes / 2 : options.pinned_bytes_max;
   node_options.chunker.target_tokens = options.chunk_tokens;
   node_options.chunker.tail_tokens_min = std::min(node_options.chunker.tail_tokens_min, options.chunk_tokens / 4);
+  const std::vector<double> bounds = {0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3};
+  const auto observe = [&](const char* name, const char* help) {
+    prometheus::Histogram& histogram = parts->metrics->Histogram(name, help, bounds);
+    return [&histogram](double seconds) { histogram.Observe(seconds); };
+  };
+  store->SetLatencyObservers(
+      observe("epic_cache_node_tier_load_seconds", "Time that loading a block from disk took, verification included."),
+      observe("epic_cache_node_tier_write_seconds", "Time that copying a block to disk took."));
   EPIC_ASSIGN_OR_RETURN(parts->node,
                         CacheNode::Create(node_options, std::move(manifest), std::move(store), parts->compiler.get()));
   parts->node_metrics = std::make_unique<NodeMetrics>(parts->metrics.get(), parts->node.get());

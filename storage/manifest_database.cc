@@ -268,9 +268,27 @@ absl::StatusOr<std::unique_ptr<FolderLock>> FolderLock::TakeIfThere(const std::s
 
 FolderLock::~FolderLock() { env_->UnlockFile(lock_).PermitUncheckedError(); }
 
+namespace {
+
+// Puts the names of a folder and of those above it on stable storage: whoever made them, this process or another, may not
+// have. A folder above that cannot be opened was not made by this user.
+void SyncNamesAbove(const fs::path& folder) {
+  for (fs::path above = folder.parent_path(); !above.empty(); above = above.parent_path()) {
+    const int descriptor = open(above.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor >= 0) {
+      static_cast<void>(fsync(descriptor));
+      close(descriptor);
+    }
+    if (above == above.root_path()) return;
+  }
+}
+
+}  // namespace
+
 absl::Status PrepareFolder(const std::string& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
+  if (!error) SyncNamesAbove(fs::absolute(folder));
   if (!error && access(folder.c_str(), R_OK | W_OK | X_OK) != 0) error = {errno, std::generic_category()};
   if (!error) return absl::OkStatus();
   const std::string message = fmt::format("data directory {} cannot be written: {}", folder, error.message());

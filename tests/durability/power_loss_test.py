@@ -145,9 +145,6 @@ def main():
     options = parse_options()
     expected = Expected()
     folder = faultfs.FaultyFolder()
-    # The data directory is there, as an installation leaves it.
-    (folder.root / "manifest").mkdir()
-    folder.make_durable()
     begun = time.monotonic()
     held = 0
     try:

@@ -16,10 +16,7 @@ class UpTest(harness.EpicTest):
     def setUp(self):
         self.disk = FaultyFolder()
         self.addCleanup(self.disk.remove)
-        # The data directory is there, as an installation leaves it.
         self.data = self.disk.root / "data"
-        (self.data / "manifest").mkdir(parents=True)
-        self.disk.make_durable()
         self.serve()
 
     def serve(self):
