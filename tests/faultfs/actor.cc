@@ -88,7 +88,7 @@ void Actor::AddOpening() {
   };
   commands_["syncfolder"] = [](const Words& words) {
     const int folder = open(words.at(1).c_str(), O_RDONLY | O_DIRECTORY);
-    const std::string outcome = folder < 0 ? Outcome(folder) : Outcome(fsync(folder));
+    std::string outcome = folder < 0 ? Outcome(folder) : Outcome(fsync(folder));
     close(folder);
     return outcome;
   };
@@ -152,7 +152,7 @@ void Actor::AddWriting() {
     if (stream == nullptr) return Outcome(-1);
     fwrite(words.at(2).data(), 1, words[2].size(), stream);
     fflush(stream);
-    const std::string outcome = Outcome(fsync(fileno(stream)));
+    std::string outcome = Outcome(fsync(fileno(stream)));
     fclose(stream);
     return outcome;
   };
@@ -215,7 +215,7 @@ void Actor::AddReading() {
     std::string text(static_cast<size_t>(Number(words.at(2))), '\0');
     errno = 0;
     const size_t got = fread_unlocked(text.data(), 1, text.size(), stream);
-    const std::string outcome = ferror(stream) ? Outcome(-1) : fmt::format("<{}>", text.substr(0, got));
+    std::string outcome = ferror(stream) ? Outcome(-1) : fmt::format("<{}>", text.substr(0, got));
     fclose(stream);
     return outcome;
   };

@@ -186,6 +186,7 @@ void* Map(void* address, size_t bytes, int protection, int flags, int descriptor
   if (descriptor >= 0 && (flags & MAP_SHARED) != 0 && (protection & PROT_WRITE) != 0) {
     if (const auto file = FileOf(descriptor)) file->MarkChangedUnseen();
   }
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): the system call gives addresses as integers
   return reinterpret_cast<void*>(syscall(SYS_mmap, address, bytes, protection, flags, descriptor, offset));
 }
 
