@@ -1,5 +1,6 @@
 #include "storage/manifest_database.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
