@@ -274,6 +274,8 @@ TEST(TinyLfuPolicyTest, WhatIsAskedForMoreOftenEntersTheMainPart) {
   EXPECT_EQ(Evict(*policy), 200) << "asked for once";
   Insert(*policy, 100);
   EXPECT_EQ(Evict(*policy), 1) << "100 was asked for four times";
+  Insert(*policy, 300);
+  EXPECT_EQ(Evict(*policy), 300) << "100 left the window and does not stand in front of 300 there";
 }
 
 TEST(CostAwarePolicyTest, TheCheapestToBringBackGoesFirst) {
