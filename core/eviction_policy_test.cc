@@ -276,6 +276,17 @@ TEST(TinyLfuPolicyTest, WhatIsAskedForMoreOftenEntersTheMainPart) {
   EXPECT_EQ(Evict(*policy), 1) << "100 was asked for four times";
 }
 
+TEST(TinyLfuPolicyTest, WhoeverWonAContestIsInTheMainPart) {
+  const auto policy = Make("tinylfu", 100);
+  for (int i = 0; i < 10; ++i) Insert(*policy, i);
+  for (int ask = 0; ask < 10; ++ask) {
+    for (int i = 1; i < 9; ++i) policy->OnMiss(Key(i));
+  }
+  for (int ask = 0; ask < 3; ++ask) policy->OnMiss(Key(9));
+  EXPECT_EQ(Evict(*policy), 0) << "9 waits in the window and was asked for more often";
+  EXPECT_EQ(Evict(*policy), 1) << "9 left the window and need not win again, against 1";
+}
+
 TEST(CostAwarePolicyTest, TheCheapestToBringBackGoesFirst) {
   const auto policy = Make("cost-aware");
   Insert(*policy, 1, 10, 3000);
