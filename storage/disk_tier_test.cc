@@ -23,7 +23,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
-using ::testing::UnorderedElementsAreArray;
 
 constexpr size_t kMiB = size_t{1} << 20;
 
@@ -50,7 +49,7 @@ class DiskTierTest : public testing::Test {
 
   static absl::Status ReadAndCompare(DiskTier& tier, const TestBlock& block) {
     const PageAlignedBytes memory(DiskPaddedBytes(block.bytes().size()));
-    const absl::Status status = tier.Read(block.key(), memory.span());
+    absl::Status status = tier.Read(block.key(), memory.span());
     if (status.ok()) {
       EXPECT_TRUE(std::equal(block.bytes().begin(), block.bytes().end(), memory.span().begin()));
     }
