@@ -174,12 +174,11 @@ absl::StatusOr<std::unique_ptr<CacheNodeServer>> CacheNodeServer::Create(const C
   EPIC_RETURN_IF_ERROR(options.ValidateFor(*compiler));
   // First what can be refused at once: the folder may belong to another process.
   const std::filesystem::path data_dir = options.data_dir;
-  EPIC_ASSIGN_OR_RETURN(
-      std::unique_ptr<Manifest> manifest,
-      Manifest::Open({.folder = (data_dir / "manifest").string(),
-                      .copy_folder = options.manifest_copy_dir.empty() ? (data_dir / "manifest-copy").string()
-                                                                       : options.manifest_copy_dir,
-                      .free_bytes_min = options.disk_free_bytes_min}));
+  ManifestOptions manifest_options;
+  manifest_options.folder = (data_dir / "manifest").string();
+  manifest_options.copy_folder = options.manifest_copy_dir;
+  manifest_options.free_bytes_min = options.disk_free_bytes_min;
+  EPIC_ASSIGN_OR_RETURN(std::unique_ptr<Manifest> manifest, Manifest::Open(std::move(manifest_options)));
   EPIC_ASSIGN_OR_RETURN(std::unique_ptr<TieredStore> store, OpenTiers(options));
 
   auto parts = std::make_unique<Parts>();

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "core/kv_encoding.h"
 #include "core/status_macros.h"
 #include "fmt/format.h"
 #include "spdlog/spdlog.h"
@@ -501,7 +500,7 @@ absl::StatusOr<BlockStore::Lease> CompileQueue::Publish(const EntryPointer& entr
     EPIC_ASSIGN_OR_RETURN(const KvBlockView view, KvBlockView::Parse(compiled->bytes()));
     EPIC_RETURN_IF_ERROR(view.VerifyPayload());
     EPIC_RETURN_IF_ERROR(
-        EncodeKvBlock(view, store_->HostInfo(entry->job.info).shape.dtype, reservation.bytes()));
+        EncodeOrKeep(view, store_->HostInfo(entry->job.info).shape.dtype, reservation.bytes()));
   }
   return store_->Publish(std::move(reservation), static_cast<double>(entry->compile_us));
 }

@@ -26,6 +26,13 @@ double SecondsSince(TieredStore::Clock::time_point begun) {
 
 }  // namespace
 
+absl::Status EncodeOrKeep(const KvBlockView& source, KvDtype target, std::span<std::byte> out) {
+  const absl::Status encoded = EncodeKvBlock(source, target, out);
+  if (!absl::IsOutOfRange(encoded)) return encoded;
+  std::fill(out.begin(), out.end(), std::byte{0});
+  return EncodeKvBlock(source, KvDtype::kBf16, out);
+}
+
 TieredStore::TieredStore(const TieredStoreOptions& options, std::unique_ptr<BlockStore> host,
                          std::unique_ptr<BlockTier> disk)
     : options_(options), host_(std::move(host)), disk_(std::move(disk)) {
@@ -187,7 +194,7 @@ absl::StatusOr<uint64_t> TieredStore::LoadNow(const PendingLoad& load) {
   EPIC_RETURN_IF_ERROR(disk_->Read(key, scratch.padded_bytes()));
   EPIC_ASSIGN_OR_RETURN(const KvBlockView view, check(scratch.bytes()));
   std::fill(load.padded_block.begin(), load.padded_block.end(), std::byte{0});
-  EPIC_RETURN_IF_ERROR(EncodeKvBlock(view, load.info.shape.dtype, block));
+  EPIC_RETURN_IF_ERROR(EncodeOrKeep(view, load.info.shape.dtype, block));
   EPIC_ASSIGN_OR_RETURN(const KvBlockView encoded, KvBlockView::Parse(block));
   return encoded.edition();
 }
@@ -224,7 +231,7 @@ TieredStore::WriteOutcome TieredStore::WriteNow(const ChunkKey& key) {
     KvBlockInfo info = view.info();
     info.shape.dtype = options_.disk_dtype;
     ScratchBlock scratch(KvBlockBytes(info));
-    if (!EncodeKvBlock(view, options_.disk_dtype, scratch.bytes()).ok()) return WriteOutcome::kFailed;
+    if (!EncodeOrKeep(view, options_.disk_dtype, scratch.bytes()).ok()) return WriteOutcome::kFailed;
     const absl::StatusOr<KvBlockView> encoded = KvBlockView::Parse(scratch.bytes());
     if (!encoded.ok()) return WriteOutcome::kFailed;
     written = disk_->Write(*encoded, lease->recompile_cost_us());

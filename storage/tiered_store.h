@@ -155,6 +155,10 @@ class TieredStore {
   std::vector<std::thread> threads_;  // last: they use all the others
 };
 
+// EncodeKvBlock, but a block with values beyond the range of fp16 is kept as bf16, which takes the same room: readers take
+// a block in whatever encoding it has.
+absl::Status EncodeOrKeep(const KvBlockView& source, KvDtype target, std::span<std::byte> out);
+
 }  // namespace epic
 
 #endif  // EPIC_STORAGE_TIERED_STORE_H_

@@ -318,7 +318,7 @@ class Start(EpicTest):
         self.refuse(manifest, "format version 7", "newer EPIC", data=data)
         self.assertEqual({path.name: path.read_bytes() for path in manifest.glob("*.sst")}, before)
         # It was the version alone.
-        self.assertEqual(run(HELPER, manifest, 1).code, 0)
+        self.assertEqual(run(HELPER, manifest, 2).code, 0)
         process, epic = self.start_up("newer", data)
         self.assertEqual(list(epic.documents()), ["known"])
         self.assertEqual(process.terminate(), 0, process.log)
