@@ -91,6 +91,7 @@ v1::Document DocumentServiceImpl::Describe(const DocumentInfo& info) const {
   document.set_text_bytes(static_cast<int64_t>(record.text.size()));
   document.set_model_fingerprint(node_->compiler().fingerprint_hex());
   document.set_recipe_id(record.recipe_id);
+  document.set_pinned(node_->IsPinned({record.tenant, record.id}));
   return document;
 }
 

@@ -141,6 +141,9 @@ struct Commands {
     command.add_option("--via", options.via, "process: an EPIC of this process' own; router: the one at --server")
         ->check(CLI::IsMember({"process", "router"}))
         ->capture_default_str();
+    command.add_option("--kv-dtype", options.kv_dtype, "how the own process keeps chunks: bf16, fp16 or int8")
+        ->check(CLI::IsMember({"bf16", "fp16", "int8"}))
+        ->capture_default_str();
     command.add_option("--threads", options.threads, "compute threads of the own process; 0: one a core")
         ->check(CLI::Range(0, 4096))
         ->capture_default_str();

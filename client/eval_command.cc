@@ -64,6 +64,10 @@ absl::StatusOr<OwnProcess> StartOwnProcess(const EvalSubjectOptions& options) {
   OneProcessOptions process;
   process.router.server.listen_address = "127.0.0.1:0";
   process.node.data_dir = own.data->path();
+  process.node.server.listen_address = "127.0.0.1:0";
+  process.node.kv_dtype = options.kv_dtype;
+  process.node.disk_capacity_bytes = 0;  // its folder is gone with it
+  process.node.lease_socket = kNoLeaseSocket;
   process.engine.model_path = options.model;
   process.engine.threads = options.threads;
   process.worker.allowed_linkers = {"all"};  // what is to be measured cannot wait for a verdict
@@ -90,8 +94,11 @@ class Session {
       EPIC_ASSIGN_OR_RETURN(session->own_, StartOwnProcess(options));
       client.server = session->own_.epic->address();
     }
+    // A run in another encoding is another run.
+    const std::string own_name =
+        options.kv_dtype == "bf16" ? "this process" : fmt::format("this process, chunks in {}", options.kv_dtype);
     EPIC_ASSIGN_OR_RETURN(session->subject_, EvalSubject::Create(client, is_own ? "" : options.model,
-                                                                 is_own ? "this process" : client.server));
+                                                                 is_own ? own_name : client.server));
     return session;
   }
 

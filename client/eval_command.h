@@ -17,6 +17,7 @@ struct EvalSubjectOptions {
   std::string via = "process";  // or "router": the one that CommonOptions names
   std::string model;            // a file or folder; through a router a name, empty: its only one
   int32_t threads = 0;
+  std::string kv_dtype = "bf16";  // how the own process keeps chunks: bf16, fp16 or int8
 };
 
 struct EvalOptions {

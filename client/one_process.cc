@@ -31,8 +31,7 @@ absl::StatusOr<std::unique_ptr<OneProcess>> OneProcess::Start(OneProcessOptions 
   EPIC_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::Create(options.engine));
   epic.engine_ = std::move(engine);
 
-  // Cache node and worker listen on ports of the system's choice: only this process' router talks to them.
-  options.node.server.listen_address = "127.0.0.1:0";
+  // The worker listens on a port of the system's choice: only this process' router talks to it.
   EPIC_ASSIGN_OR_RETURN(epic.node_, CacheNodeServer::Create(options.node, epic.engine_, metrics));
   const auto source = std::make_shared<InProcessBlockSource>(epic.node_->provider(), epic.node_->home());
   options.worker.server.listen_address = "127.0.0.1:0";
@@ -52,6 +51,8 @@ absl::StatusOr<std::unique_ptr<OneProcess>> OneProcess::Start(OneProcessOptions 
                         metrics));
   return process;
 }
+
+const std::string& OneProcess::node_address() const { return node_->address(); }
 
 void OneProcess::Stop(std::chrono::milliseconds grace) {
   router_->Shutdown(grace);

@@ -37,6 +37,7 @@ class OneProcess {
   void Stop(std::chrono::milliseconds grace);
 
   const std::string& address() const { return router_->address(); }  // HOST:PORT of the router
+  const std::string& node_address() const;                           // HOST:PORT of the cache node
   const Engine& engine() const { return *engine_; }
 
  private:

@@ -28,12 +28,14 @@ struct UpOptions : OneProcessOptions {
 void Declare(UpOptions* options, Config* config) {
   options->engine.model_path = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
   options->node.data_dir = ".epic/data";
+  options->node.server.listen_address = "127.0.0.1:0";
   options->worker.verdicts = kVerdictsFolder;
   DeclareGrpcServerOptions(&options->router.server, config);
   config->AddString("data-dir", &options->node.data_dir,
                     "Folder of what is durable; made where it is not there. One process at a time.");
-  config->AddBytes("kv-capacity-bytes", &options->node.kv_capacity_bytes, {.min = 1 << 20},
-                   "Memory for the KV of compiled chunks, a hard limit in bytes.");
+  config->AddString("node-listen", &options->node.server.listen_address,
+                    "HOST:PORT where the cache node listens, for epic cache. Port 0: one of the system's choice.");
+  DeclareTierOptions(&options->node, config);
   config->AddInt32("chunk-tokens", &options->node.chunk_tokens, {16, 4096}, "Tokens that a chunk is meant to have.");
   DeclareDefaultRecipe(&options->node, config);
   config->AddBool("protect-blocks", &options->node.protect_blocks,
@@ -58,6 +60,7 @@ absl::Status Serve(UpOptions options) {
     spdlog::info("metrics at http://{}/metrics", metrics_server->address());
   }
   EPIC_ASSIGN_OR_RETURN(const std::unique_ptr<OneProcess> epic, OneProcess::Start(options, metrics));
+  spdlog::info("the cache node listens on {}", epic->node_address());
   spdlog::info("{} ({} of weights) serves on {}; documents are kept in {}", epic->engine().config().name,
                client::HumanBytes(static_cast<int64_t>(epic->engine().weight_bytes())), epic->address(),
                options.node.data_dir);
