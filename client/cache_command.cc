@@ -205,7 +205,9 @@ void DeclareCacheCommand(CLI::App& app, CacheOptions* options, std::function<voi
   declare("pin", "keep documents' chunks in memory, also after a restart", CacheAction::kPin)
       ->add_option("ids", options->document_ids, "documents")
       ->required();
-  declare("unpin", "end that", CacheAction::kUnpin)->add_option("ids", options->document_ids, "documents")->required();
+  declare("unpin", "let pinned documents' chunks go again when room is needed", CacheAction::kUnpin)
+      ->add_option("ids", options->document_ids, "documents")
+      ->required();
   DeclareEvict(*cache, options, chosen);
   DeclareVerify(*cache, node, options, chosen);
   declare("compact", "give back to the file system what deleted records still take", CacheAction::kCompact);

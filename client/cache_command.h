@@ -13,7 +13,7 @@
 #include "client/commands.h"
 #include "client/offline_verify.h"
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming): the library's name
 class App;
 }
 
