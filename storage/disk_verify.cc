@@ -56,7 +56,13 @@ absl::Status VerifyDiskTier(const std::string& folder, DiskReport* report,
     segments[number] = *std::move(segment);
   }
   const DiskAdoption adoption = AdoptBlocks(contents.entries, segment_bytes);
-  report->impossible_entries = adoption.dropped.size() + contents.unreadable_entries;
+  for (const ChunkKey& key : adoption.dropped) {
+    report->faults.push_back(fmt::format("chunk {}: its range is gone, or belongs to another block by now", key.Hex()));
+  }
+  if (contents.unreadable_entries > 0) {
+    report->faults.push_back(
+        fmt::format("{}: {} entries cannot be read", (*found)->IndexPath(), contents.unreadable_entries));
+  }
   report->blocks_total = adoption.blocks.size();
   for (const AdoptedBlock& block : adoption.blocks) {
     SegmentFile& file = *segments.at(block.owned.range.segment);
@@ -71,8 +77,7 @@ absl::Status VerifyDiskTier(const std::string& folder, DiskReport* report,
     if (progress) progress(*report);
   }
   if (report->faults.empty()) return absl::OkStatus();
-  return absl::DataLossError(fmt::format("{} of {} blocks in {} are not what was written", report->faults.size(),
-                                         report->blocks_total, folder));
+  return absl::DataLossError(fmt::format("{} faults in the disk tier in {}", report->faults.size(), folder));
 }
 
 }  // namespace epic

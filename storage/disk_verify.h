@@ -16,8 +16,6 @@ struct DiskReport {
   size_t blocks_total = 0;  // that the index names and that can be there
   size_t blocks_done = 0;
   uint64_t bytes_done = 0;
-  // Entries that cannot be right, as power loss leaves them: the next start forgets them.
-  size_t impossible_entries = 0;
   std::vector<std::string> faults;  // each a line that names the file or the chunk
 };
 
