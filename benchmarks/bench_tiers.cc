@@ -16,6 +16,7 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <set>
 #include <sstream>
@@ -356,9 +357,8 @@ class Bench {
   // Queries of eight documents each, drawn by a Zipf law, shuffled anew for every batch, over a working set that memory
   // has not the room for. Real blocks come from the real disk tier.
   void Batches() {
-    const int chunks = options_.quick ? 200 : 2000;
-    const int queries = options_.quick ? 50 : 500;
-    constexpr int kChunksPerQuery = 8;
+    const int chunks = options_.quick ? 500 : 2000;
+    constexpr size_t kChunksPerQuery = 8;
     constexpr int kBatches = 10;
     constexpr double kExponent = 0.9;
     const TemporaryFolder folder(options_.folder);
@@ -374,14 +374,20 @@ class Bench {
       if (store.CopiesAreBehind()) store.WaitForWrites(steady_clock::now() + std::chrono::minutes(1));
     }
     store.WaitForWrites(steady_clock::now() + std::chrono::minutes(1));
+    // Every chunk once, so that all of them are the working set, and as many again as a Zipf law draws them; the same
+    // queries in every batch, in another order.
     std::vector<double> weights;
     for (int i = 0; i < chunks; ++i) weights.push_back(std::pow(i + 1, -kExponent));
     std::mt19937 random(5);
     std::discrete_distribution<int> draw(weights.begin(), weights.end());
-    // The same queries in every batch, in another order.
-    std::vector<std::vector<int>> asked(static_cast<size_t>(queries));
-    for (std::vector<int>& query : asked) {
-      for (int i = 0; i < kChunksPerQuery; ++i) query.push_back(draw(random));
+    std::vector<int> wanted(static_cast<size_t>(chunks));
+    std::iota(wanted.begin(), wanted.end(), 0);
+    for (int i = 0; i < chunks; ++i) wanted.push_back(draw(random));
+    std::shuffle(wanted.begin(), wanted.end(), random);
+    std::vector<std::vector<int>> asked;
+    for (size_t i = 0; i < wanted.size(); i += kChunksPerQuery) {
+      asked.emplace_back(wanted.begin() + static_cast<ptrdiff_t>(i),
+                         wanted.begin() + static_cast<ptrdiff_t>(std::min(i + kChunksPerQuery, wanted.size())));
     }
     std::vector<double> ratios;
     for (int batch = 0; batch < kBatches; ++batch) {
@@ -397,13 +403,13 @@ class Bench {
           }
         }
       }
-      ratios.push_back(static_cast<double>(hits) / (queries * kChunksPerQuery));
+      ratios.push_back(static_cast<double>(hits) / static_cast<double>(wanted.size()));
     }
-    report_["results"]["batches"] = {{"chunks", chunks}, {"queries", queries}, {"hit_ratios", ratios}};
+    report_["results"]["batches"] = {{"chunks", chunks}, {"queries", asked.size()}, {"hit_ratios", ratios}};
     Line(fmt::format(
         "working set of 1.25 times the memory tier, {} shuffled queries a batch: hit ratio {:.3f} in batch 1, "
         "{:.3f} in batch 10",
-        queries, ratios.front(), ratios.back()));
+        asked.size(), ratios.front(), ratios.back()));
     AddBar(report_, "hit ratio of batch 10 over batch 1", ratios.back() / ratios.front(), 0.95);
   }
 
