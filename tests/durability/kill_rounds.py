@@ -3,10 +3,10 @@
 
     tests/durability/kill_rounds.py [--rounds N] [--seed S] [--bin DIR] [--model PATH] [--keep]
 
-A round: EPIC serves from tiers that are too small for its documents, so that blocks leave memory and disk and come back.
-Two writers register documents (some with text in common, some with a time to live), delete, pin and unpin them, empty
-the memory and compact the manifest; beside them questions are asked. Every operation stands in a journal, synced, before
-it is sent and after it was acknowledged. At a moment drawn from the seed (inside an operation, right behind its
+A round: EPIC serves from tiers that are too small for its documents, so that blocks leave memory and disk and come
+back. Two writers register documents (some with text in common, some with a time to live), delete, pin and unpin them, empty
+the memory and compact the manifest; beside them questions are asked. Every operation stands in a journal, synced,
+before it is sent and after it was acknowledged. At a moment drawn from the seed (inside an operation, right behind its
 acknowledgement, while documents compile, or when nothing is under way) the process gets SIGKILL. In every other round
 `epic cache verify --offline` then looks at its folder. It is started again on the same folder, and then must hold:
 
@@ -16,7 +16,7 @@ acknowledgement, while documents compile, or when nothing is under way) the proc
   - each operation that was under way was done wholly or not at all, and can be repeated;
   - no more chunks are compiled than were missing on disk; a question over chunks that a tier holds compiles none;
   - no tier holds a block without a document, or a bad one, and no lease is left;
-  - greedy answers are token by token what they were before.
+  - greedy answers are token by token what they were before, wherever they must be: see `must_be_the_same`.
 
 Every other round kills `epic up`; the rounds between kill the cache node of an EPIC out of three processes, whose
 router and worker stay. Documents live on from round to round. At the end everything is deleted: both tiers must be
@@ -38,17 +38,20 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integratio
 
 import epic_harness as harness  # pylint: disable=wrong-import-position
 import grpc_wire as wire  # pylint: disable=wrong-import-position
-from store_client import GONE, RESOURCE_EXHAUSTED, Broken, Calls, Document, wait_for  # pylint: disable=wrong-import-position
+import store_client as store  # pylint: disable=wrong-import-position
+from store_client import Broken, Document, wait_for  # pylint: disable=wrong-import-position
 
 WRITERS = "ab"
 LASTING_SLOTS = 9  # documents of a writer that stay until they are deleted
 PASSING_SLOTS = 3  # documents of a writer that have a time to live
 TTLS_MS = (200, 1000, 60000)
-RECIPES = ("plain", "document", "")
+RECIPES = ("plain", "plain", "document", "")  # the last one is the node's default, which is document
 LINKERS = ("full", "naive", "legolink:16")
+DISK_QUESTIONS = 4  # over chunks that are all on disk when nothing is under way
 QUESTION_TOKENS_MAX = 6000  # of documents: the tiny model's context has 8,192
 ANSWER_TOKENS = 6
-# All documents of a site together take about 20 MiB: far more than memory, and more than the smaller disk, which evicts.
+# All documents of a site together take about 20 MiB: far more than memory, and more than the smaller disk, which
+# evicts.
 MEMORY_BYTES, PINNED_BYTES = "6MiB", "3MiB"
 DISK_BYTES, SMALL_DISK_BYTES = "64MiB", "16MiB"
 OPERATIONS_MAX = 60  # of a writer in one round, in case the kill is late
@@ -184,7 +187,7 @@ class Site:
         self.victim = None
         self.others = []
         self.address, self.node = harness.free_address(), harness.free_address()
-        self.calls = Calls(self.address, self.node)
+        self.calls = store.Calls(self.address, self.node)
         self.done = dict.fromkeys(("from disk", "to disk", "evicted from memory", "evicted from disk", "compiled"), 0)
         self._life = {}
 
@@ -229,6 +232,7 @@ class Site:
 class OneProcess(Site):
     """Its disk has room for everything: what is compiled after a restart can be said exactly."""
 
+    EVICTS_FROM_DISK = False
     REACHES = ("from disk", "to disk", "evicted from memory", "compiled")
 
     def start(self):
@@ -240,6 +244,7 @@ class OneProcess(Site):
 class ThreeProcesses(Site):
     """The router and the worker stay while the cache node dies and comes back. Its disk evicts."""
 
+    EVICTS_FROM_DISK = True
     REACHES = OneProcess.REACHES + ("evicted from disk",)
 
     def start(self):
@@ -360,7 +365,8 @@ class Writer(Worker):
 
     def send(self, operation):
         if operation.kind == "register":
-            return self.calls.register(operation.id, text_of(operation.seed), recipe_of(operation.seed), operation.ttl_ms)
+            text, recipe = text_of(operation.seed), recipe_of(operation.seed)
+            return self.calls.register(operation.id, text, recipe, operation.ttl_ms)
         if operation.kind == "evict":
             return self.calls.evict_memory()
         if operation.kind == "compact":
@@ -375,7 +381,7 @@ class Writer(Worker):
             reply = self.send(operation)
         except (wire.WireError, OSError):
             reply = None
-        if reply is None or reply.code in GONE:
+        if reply is None or reply.code in store.GONE:
             self.expected.counts["cut off"] += 1
             return False
         if reply.code == wire.OK:
@@ -384,7 +390,7 @@ class Writer(Worker):
                 raise Broken(f"{operation} found a document there that was deleted or has expired")
             self.expected.acknowledge(self.name, document)
             return True
-        if operation.kind == "pin" and reply.code == RESOURCE_EXHAUSTED:
+        if operation.kind == "pin" and reply.code == store.RESOURCE_EXHAUSTED:
             self.expected.forget(self.name, "refused")
             self.expected.counts["refused pins"] += 1
             return True
@@ -406,6 +412,7 @@ class FirstWriter(Writer):
         self.beside = beside  # the other workers
         self.kill_now = threading.Event()
         self.disk_blocks = None  # when it was idle
+        self.disk_answers = {}  # name of a document -> answer from blocks that are all on disk
         self.last_look = None  # the node's status right before the last operation
 
     def run(self):
@@ -438,8 +445,30 @@ class FirstWriter(Writer):
         for worker in self.beside:
             worker.finish()
         rested = wait_for_rest(self.site)
+        if not self.site.EVICTS_FROM_DISK:
+            self.ask_the_disk(rested)
+            rested = wait_for_rest(self.site)
         self.disk_blocks = rested.tiers.disk.blocks
         self.site.note(rested.tiers, rested.status)
+
+
+    def ask_the_disk(self, rested):
+        """Answers that must be the same after the kill, whatever the recipe: the bytes that they read are on disk."""
+        reply = self.calls.evict_memory()
+        if reply.code != wire.OK:
+            raise Broken(f"memory could not be emptied: {reply}")
+        lasting = sorted(name for name, document in rested.documents.items() if not document.expires_unix_ms)
+        chunks = self.calls.chunks(lasting)
+        # What is pinned stays in memory and may have no copy.
+        pinned = {key for name in lasting if rested.documents[name].pinned for key in chunks[name]}
+        on_disk = [name for name in lasting if all(chunks[name].values()) and not pinned & set(chunks[name])]
+        for name in self.chooser.sample(on_disk, min(len(on_disk), DISK_QUESTIONS)):
+            answer = self.calls.ask([name], "naive", ANSWER_TOKENS)
+            if answer.reply.code != wire.OK:
+                raise Broken(f"a question over {name} was refused: {answer.reply}")
+            # The worker's own memory may have a chunk that the node had no room for once.
+            if answer.sources == {answer.HELD}:
+                self.disk_answers[name] = answer.tokens
 
 
 class Asker(Worker):
@@ -466,16 +495,16 @@ class Asker(Worker):
         if seeds is None:
             return True
         try:
-            reply, tokens = self.calls.ask(names, linker, ANSWER_TOKENS, afresh=self.chooser.random() < 0.5)
+            answer = self.calls.ask(names, linker, ANSWER_TOKENS, afresh=self.chooser.random() < 0.5)
         except (wire.WireError, OSError):
             return False
-        if reply.code in GONE:
+        if answer.reply.code in store.GONE:
             return False
         with self.expected.lock:
             if self.expected.seeds(names) == seeds:
-                check_answer(self.expected, seeds, linker, reply, tokens)
-            elif reply.code not in (wire.OK, wire.NOT_FOUND):
-                raise Broken(f"a question over {names} was refused: {reply}")
+                check_answer(self.expected, seeds, linker, answer)
+            elif answer.reply.code not in (wire.OK, wire.NOT_FOUND):
+                raise Broken(f"a question over {names} was refused: {answer.reply}")
         return True
 
 
@@ -489,14 +518,29 @@ def choose_documents(expected, chooser):
         return chosen
 
 
-def check_answer(expected, seeds, linker, reply, tokens):
-    if reply.code != wire.OK or not tokens:
-        raise Broken(f"a question over {seeds} by {linker} was refused: {reply}")
+def must_be_the_same(seeds, linker):
+    """Whether a question over these documents has the same answer for ever.
+
+    A chunk that was compiled alone has the same bytes whoever compiles it and whenever. One that was compiled in sight of
+    others has not: it differs in the last bits where the others were not held and ran again beside it. Answers from
+    such chunks are compared only where nothing was compiled in between (FirstWriter.ask_the_disk)."""
+    return linker == "full" or all(recipe_of(seed) == "plain" for seed in seeds)
+
+
+def check_answer(expected, seeds, linker, answer):
+    """Every question is answered, and where it must be, as it was before. Whether it was compared with an answer."""
+    if answer.reply.code != wire.OK or not answer.tokens:
+        raise Broken(f"a question over {seeds} by {linker} was refused: {answer.reply}")
     with expected.lock:
-        known = expected.answers.setdefault((seeds, linker), tokens)
         expected.counts["asked"] += 1
-    if tokens != known:
-        raise Broken(f"a question over {seeds} by {linker} was answered {tokens}, before it was {known}")
+        if not must_be_the_same(seeds, linker):
+            return False
+        is_new = (seeds, linker) not in expected.answers
+        known = expected.answers.setdefault((seeds, linker), answer.tokens)
+    if answer.tokens != known:
+        raise Broken(f"a question over {seeds} by {linker} was answered {answer.tokens}, before it was {known}; chunks "
+                     f"came from {answer.sources}")
+    return not is_new
 
 
 class Rested:
@@ -545,7 +589,8 @@ class Settlement:
         self.fates = []
         self.facts = []
 
-    def run(self, disk_blocks, killed_ms):
+    def run(self, idle, killed_ms):
+        """`idle`: the first writer, which knows what was there when nothing was under way, if it was."""
         in_flight = dict(self.expected.under_way)
         first = wait_for(self.calls.tiers, "the node answers", details=lambda: self.site.victim.log[-3000:])
         rested = wait_for_rest(self.site)
@@ -554,8 +599,9 @@ class Settlement:
         self.expected.under_way.clear()
         self.check_documents(rested)
         self.check_blocks(first, rested, in_flight.values())
-        if disk_blocks is not None:
-            self.check_adoption(first, disk_blocks, killed_ms)
+        if idle.disk_blocks is not None:
+            self.check_adoption(first, idle.disk_blocks, killed_ms)
+            self.check_disk_answers(idle.disk_answers)
         self.facts.append(f"{self.calls.verify()} blocks verified")
         self.check_answers()
         for operation in in_flight.values():
@@ -600,7 +646,7 @@ class Settlement:
             if (now.tokens, now.chunks, now.expires_unix_ms) != (entry.tokens, entry.chunks, entry.expires_unix_ms):
                 raise Broken(f"{name} is not what was registered: {vars(now)}, expected {vars(entry)}")
             if now.pinned != entry.pinned or (name in rested.tiers.pinned) != entry.pinned:
-                raise Broken(f"{name} is {'' if now.pinned else 'not '}pinned, the last acknowledged change says otherwise")
+                raise Broken(f"{name} is {'' if now.pinned else 'not '}pinned, against the last acknowledged change")
             text = self.calls.text(name)
             if text != text_of(entry.seed) and not (text is None and entry.expired(unix_ms())):
                 raise Broken(f"{name} came back with another text")
@@ -642,33 +688,54 @@ class Settlement:
                          f"adopted and {first.orphaned} dropped")
         self.facts.append(f"the {disk_blocks} blocks of the idle disk adopted")
 
+    def check_disk_answers(self, answers):
+        """Blocks that were on disk at the kill give the answers that they gave before, without being compiled."""
+        before = self.calls.status().compiled_chunks
+        for name, tokens in sorted(answers.items()):
+            answer = self.calls.ask([name], "naive", ANSWER_TOKENS)
+            if answer.reply.code != wire.OK or answer.sources != {answer.HELD} or answer.tokens != tokens:
+                raise Broken(f"from the blocks on disk, a question over {name} was answered {tokens}; after the restart "
+                             f"{answer.tokens}, from {answer.sources}: {answer.reply}")
+        compiled = self.calls.status().compiled_chunks - before
+        if compiled:
+            raise Broken(f"{compiled} chunks of {sorted(answers)} were compiled again, all were on disk")
+        if answers:
+            self.facts.append(f"{len(answers)} answers from it the same")
+
     def check_answers(self):
         """Known questions, whose answers must be the same; chunks that a tier holds are not compiled for them."""
         by_seed = {entry.seed: name for name, entry in self.expected.documents.items() if not entry.expires_unix_ms}
         known = [(seeds, linker) for seeds, linker in sorted(self.expected.answers) if set(seeds) <= set(by_seed)]
-        # Those that read chunks are the ones that tell.
-        chosen = self.chooser.sample(known, min(len(known), 3))
         reading = [question for question in known if question[1] != "full"]
-        chosen += self.chooser.sample(reading, min(len(reading), 2))
-        loads = without_compiling = 0
+        chosen = self.sample(known, 2) + self.sample(reading, 3)
+        chosen += [((seed,), "naive") for seed in self.sample(sorted(by_seed), 2)]
+        same = loads = without_compiling = 0
         for seeds, linker in chosen:
             names = [by_seed[seed] for seed in seeds]
             before, tiers = self.calls.status(), self.calls.tiers()
             chunks = self.calls.chunks(names)
-            reply, tokens = self.calls.ask(names, linker, ANSWER_TOKENS)
-            check_answer(self.expected, seeds, linker, reply, tokens)
+            same += check_answer(self.expected, seeds, linker, self.calls.ask(names, linker, ANSWER_TOKENS))
             after, tiers_after = self.calls.status(), self.calls.tiers()
             all_held = all(is_held for document in chunks.values() for is_held in document.values())
-            if all_held and tiers_after.disk.evicted == tiers.disk.evicted:
+            if linker != "full" and all_held and tiers_after.disk.evicted == tiers.disk.evicted:
                 if after.compiled_chunks != before.compiled_chunks:
                     raise Broken(f"{linker} over {names} compiled {after.compiled_chunks - before.compiled_chunks} "
                                  f"chunks that were held: {tiers_after}")
                 without_compiling += 1
             loads += tiers_after.host.promotions - tiers.host.promotions
-            wait_for(lambda: (lambda now: now if now is not None and now.idle else None)(self.calls.tiers()),
-                     "no lease is held after a question", details=lambda: str(self.calls.tiers()))
-        self.facts.append(f"{len(chosen)} answers the same, {without_compiling} without compiling, {loads} chunks "
-                          "loaded for them")
+            self.wait_for_no_lease()
+        self.facts.append(f"{len(chosen)} answers, {same} the same as before, {without_compiling} from chunks without "
+                          f"compiling, {loads} chunks loaded for them")
+
+    def sample(self, population, count_max):
+        return self.chooser.sample(population, min(len(population), count_max))
+
+    def wait_for_no_lease(self):
+        def look():
+            tiers = self.calls.tiers()
+            return tiers if tiers is not None and tiers.idle else None
+
+        wait_for(look, "no lease is held after a question", details=lambda: str(self.calls.tiers()))
 
     def repeat(self, operation):
         """What a client does that got no answer: it asks again, and is told what became of the first time."""
@@ -719,7 +786,7 @@ def run_round(site, seed, round_number):
         offline = "sound"
     site.start()
     settlement = Settlement(site, random.Random(f"settlement {seed} {round_number}"))
-    settlement.run(first.disk_blocks, killed_ms)
+    settlement.run(first, killed_ms)
     in_flight = settlement.fates + ([f"asking {asker.question}"] if asker.question else [])
     if first.last_look is not None and moment.kind != "idle" and first.last_look.waiting:
         in_flight.append(f"{first.last_look.waiting} chunks to compile")

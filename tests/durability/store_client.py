@@ -103,6 +103,18 @@ class NodeStatus:
         self.compiled_chunks = wire.first(message, 13, 0)
 
 
+class Answer:
+    """To a question: the call's reply, the ids of the tokens, and where the chunks came from."""
+
+    HELD = "held by node"
+
+    def __init__(self, reply):
+        self.reply = reply
+        self.tokens = [wire.first(token, 1, 0) for part in reply.messages for token in wire.every(part, 2)]
+        finals = [final for part in reply.messages for final in wire.every(part, 3)]
+        self.sources = {wire.first(chunk, 6, b"").decode() for final in finals for chunk in wire.every(final, 5)}
+
+
 class Calls:
     """One EPIC: its router at `router`, its cache node at `node`."""
 
@@ -148,14 +160,14 @@ class Calls:
         return self._call(self.node, _ADMIN + "Compact", b"")
 
     def ask(self, document_ids, linker, tokens, afresh=True):
-        """The reply and the ids of the answer's tokens."""
         segments = [wire.message((1, wire.message((1, name)))) for name in document_ids]
         segments.append(wire.message((2, "\n\nWhat?")))
         message = wire.message((1, "user"), *[(2, segment) for segment in segments])
         chat = wire.message((1, message))
-        body = wire.message((3, chat), (5, linker), (6, wire.message((5, tokens), (7, 1))), (11, int(afresh)))
-        reply = self._call(self.router, _GENERATE, body)
-        return reply, [wire.first(token, 1, 0) for part in reply.messages for token in wire.every(part, 2)]
+        body = wire.message(
+            (3, chat), (5, linker), (6, wire.message((5, tokens), (7, 1))), (10, True), (11, bool(afresh))
+        )
+        return Answer(self._call(self.router, _GENERATE, body))
 
     # What only looks.
 
