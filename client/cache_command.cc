@@ -188,11 +188,11 @@ void DeclareCacheCommand(CLI::App& app, CacheOptions* options, std::function<voi
   });
   if (const char* node = std::getenv(kNodeVariable); node != nullptr && *node != '\0') options->node = node;
   // Not by envname(): a variable must not stand against --offline, as an option on the command line does.
-  CLI::Option* node = cache
-                          ->add_option("--node", options->node,
-                                       fmt::format("cache node to talk to, HOST:PORT, or the environment's {}; without "
-                                                   "either, the router's only one",
-                                                   kNodeVariable));
+  CLI::Option* node =
+      cache->add_option("--node", options->node,
+                        fmt::format("cache node to talk to, HOST:PORT, or the environment's {}; without "
+                                    "either, the router's only one",
+                                    kNodeVariable));
   const auto declare = [&](const char* name, const char* description, CacheAction action) {
     CLI::App* command = cache->add_subcommand(name, description);
     command->callback([options, action, chosen] {
