@@ -278,6 +278,11 @@ double TieredStore::LoadCostUs(size_t bytes) const {
   return kLoadUsMin + static_cast<double>(bytes) / kBytesPerMegabyte * stats_.load_us_per_megabyte;
 }
 
+size_t TieredStore::copies_running() const {
+  const MutexLock lock(mutex_);
+  return writes_running_;
+}
+
 bool TieredStore::WaitForWrites(Clock::time_point deadline) {
   MutexLock lock(mutex_);
   bool in_time = true;
