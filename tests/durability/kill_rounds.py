@@ -397,8 +397,8 @@ class Writer(Worker):
         with self.expected.lock:
             entry = self.expected.documents.get(operation.id)
             if reply.code == wire.NOT_FOUND and entry is not None and entry.expired(unix_ms()):
+                # The node may not have swept it yet: it leaves the model at the next look.
                 self.expected.forget(self.name, "expired")
-                self.expected.expire(operation.id)
                 return True
         raise Broken(f"{operation} was refused: {reply}")
 
@@ -521,8 +521,8 @@ def choose_documents(expected, chooser):
 def must_be_the_same(seeds, linker):
     """Whether a question over these documents has the same answer for ever.
 
-    A chunk that was compiled alone has the same bytes whoever compiles it and whenever. One that was compiled in sight of
-    others has not: it differs in the last bits where the others were not held and ran again beside it. Answers from
+    A chunk that was compiled alone has the same bytes whoever compiles it and whenever. One that was compiled in sight
+    of others has not: it differs in the last bits where the others were not held and ran again beside it. Answers from
     such chunks are compared only where nothing was compiled in between (FirstWriter.ask_the_disk)."""
     return linker == "full" or all(recipe_of(seed) == "plain" for seed in seeds)
 
