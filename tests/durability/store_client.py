@@ -89,7 +89,7 @@ class Tiers:
     def __str__(self):
         return ", ".join(
             f"{name}: {tier.blocks} blocks, {tier.used_bytes} of {tier.capacity_bytes} bytes, {tier.waiting} waiting, "
-            f"{tier.leases} leases, evicted {tier.evictions}"
+            f"{tier.leases} leases, {tier.promotions} promoted, {tier.demotions} demoted, evicted {tier.evictions}"
             for name, tier in (("memory", self.host), ("disk", self.disk))
         )
 
