@@ -1,5 +1,7 @@
 #include "cache_node/cache_node_options.h"
 
+#include <sys/un.h>
+
 #include <charconv>
 #include <system_error>
 
@@ -64,6 +66,10 @@ absl::Status CacheNodeServerOptions::Validate() const {
   };
   note_dtype("kv-dtype", kv_dtype);
   note_dtype("disk-kv-dtype", disk_kv_dtype);
+  if (lease_socket.size() >= sizeof(sockaddr_un::sun_path)) {
+    note(absl::InvalidArgumentError(fmt::format("lease-socket has a path of {} bytes, expected at most {}",
+                                                lease_socket.size(), sizeof(sockaddr_un::sun_path) - 1)));
+  }
   for (const std::string& uid : lease_socket_uids) note(ParseUserId(uid).status());
   if (pinned_bytes_max > kv_capacity_bytes) {
     note(absl::InvalidArgumentError(

@@ -50,7 +50,8 @@ std::optional<DiskIndexEntry> Decode(std::string_view bytes) {
 
 constexpr size_t kLookWriteBufferBytes = size_t{4} << 20;
 
-// Keeps RocksDB from making a log file in a folder that is only looked at.
+// Keeps RocksDB from writing a log file: on a full disk the second line of it ends a process whose RocksDB was built with
+// assertions. And a folder that is only looked at stays as it is.
 class SilentLogger : public rocksdb::Logger {
  public:
   using rocksdb::Logger::Logv;
@@ -73,8 +74,7 @@ rocksdb::Options DatabaseOptions(size_t write_buffer_bytes) {
   options.max_background_jobs = 1;
   options.max_manifest_file_size = write_buffer_bytes;
   options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
-  options.max_log_file_size = size_t{64} << 10;
-  options.keep_log_file_num = 1;
+  options.info_log = std::make_shared<SilentLogger>();
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   // Everything is read once, at the start.
@@ -183,7 +183,6 @@ DiskIndex::Contents DiskIndex::Look(const std::string& folder) {
   Contents contents;
   rocksdb::Options options = DatabaseOptions(kLookWriteBufferBytes);
   options.create_if_missing = false;
-  options.info_log = std::make_shared<SilentLogger>();
   rocksdb::DB* raw = nullptr;
   const rocksdb::Status opened = rocksdb::DB::OpenForReadOnly(options, folder, &raw);
   const std::unique_ptr<rocksdb::DB> database(raw);

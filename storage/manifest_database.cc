@@ -45,6 +45,12 @@ class FlushListener : public rocksdb::EventListener {
   void OnFlushCompleted(rocksdb::DB* /*db*/, const rocksdb::FlushJobInfo& info) override {
     WriteSequenceFile(folder_, info.largest_seqno).IgnoreError();
   }
+  // RocksDB would go on with a log that has seen an error. After one the manifest takes no changes before it is opened
+  // anew.
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason /*reason*/, rocksdb::Status /*error*/,
+                            bool* auto_recovery) override {
+    *auto_recovery = false;
+  }
 
  private:
   const std::string folder_;
@@ -88,8 +94,6 @@ rocksdb::Options DatabaseOptions(rocksdb::Env* env) {
   options.verify_sst_unique_id_in_manifest = true;
   options.max_open_files = 64;
   options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
-  options.max_log_file_size = size_t{1} << 20;
-  options.keep_log_file_num = 2;
   return options;
 }
 
@@ -300,6 +304,8 @@ absl::Status PrepareFolder(const std::string& folder) {
 absl::StatusOr<std::unique_ptr<rocksdb::DB>> OpenForWriting(const std::string& folder, rocksdb::Env* env) {
   rocksdb::Options options = DatabaseOptions(env);
   options.listeners.push_back(std::make_shared<FlushListener>(folder));
+  // Not to a file: on a full disk the second line of it ends a process whose RocksDB was built with assertions.
+  options.info_log = std::make_shared<ComplaintLogger>();
   rocksdb::DB* database = nullptr;
   const rocksdb::Status status = rocksdb::DB::Open(options, folder, &database);
   if (!status.ok()) return FromRocksDbOpen(status, folder);

@@ -7,16 +7,36 @@
 #include "rocksdb/write_batch.h"
 #include "storage/manifest_database.h"
 #include "storage/manifest_keys.h"
+#include "storage/manifest_space.h"
 #include "storage/rocksdb_status.h"
 #include "storage/sequence_file.h"
 
 namespace epic {
 namespace {
 
+// For what RocksDB writes beside the tables.
+constexpr uint64_t kCompactReserveBytes = uint64_t{1} << 20;
+
 absl::Status WriteSynced(const ManifestPair::Side& side, rocksdb::WriteBatch& batch) {
   rocksdb::WriteOptions options;
   options.sync = true;
   return FromRocksDb(side.database->Write(options, &batch), side.folder);
+}
+
+// RocksDB writes everything anew before it lets go of the old tables. Where it finds the disk full on the way, it takes no
+// changes any more before the database is opened anew.
+absl::Status CheckRoomToCompact(rocksdb::DB& database, const std::string& folder) {
+  uint64_t table_bytes = 0;
+  uint64_t memory_bytes = 0;
+  database.GetIntProperty(rocksdb::DB::Properties::kTotalSstFilesSize, &table_bytes);
+  database.GetIntProperty(rocksdb::DB::Properties::kCurSizeAllMemTables, &memory_bytes);
+  const uint64_t needed_bytes = table_bytes + memory_bytes + kCompactReserveBytes;
+  EPIC_ASSIGN_OR_RETURN(const uint64_t free_bytes, FreeBytes(folder));
+  if (free_bytes >= needed_bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      fmt::format("the disk of {} has {} bytes free, compacting needs {} for a while: nothing was changed; free some "
+                  "space",
+                  folder, free_bytes, needed_bytes));
 }
 
 // Whether the other copy may know better.
@@ -225,6 +245,7 @@ absl::StatusOr<std::pair<uint64_t, uint64_t>> ManifestPair::Compact() {
     uint64_t table_bytes = 0;
     side->database->GetIntProperty(rocksdb::DB::Properties::kTotalSstFilesSize, &table_bytes);
     bytes.first += table_bytes;
+    EPIC_RETURN_IF_ERROR(CheckRoomToCompact(*side->database, side->folder));
     rocksdb::CompactRangeOptions options;
     options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
     EPIC_RETURN_IF_ERROR(FromRocksDb(side->database->CompactRange(options, nullptr, nullptr), side->folder));
