@@ -1,7 +1,7 @@
 """What the tests of a cache node's tiers share: a running `epic up` with small tiers, and the bytes of its disk tier.
 
-The blocks of the tiny model are 256 bytes a token. CHUNK_TOKENS makes every document of `prose(name, WORDS)` one chunk,
-of about a megabyte.
+The blocks of the tiny model are 256 bytes a token. CHUNK_TOKENS makes every document of DOCUMENT_WORDS
+one chunk, of about 700 KB.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from epic_harness import (
 )
 
 CHUNK_TOKENS = 3000
-DOCUMENT_WORDS = 900
+DOCUMENT_WORDS = 500
 # Attends to blocks as they are held, but for their first 16 tokens: a wrong byte in a block is a wrong answer.
 LINKER = "legolink:16"
 ANSWER_TOKENS = 12
@@ -91,7 +91,7 @@ class TiersTest(EpicTest):
     options = {}  # of every start, below those of the call
 
     def serve(self, data, prefix=(), **options):
-        """`epic up`, serving; self.process, self.epic and self.node are its. Memory holds two documents."""
+        """`epic up`, serving; self.process, self.epic and self.node are its. Memory holds four documents."""
         words = dict(
             chunk_tokens=CHUNK_TOKENS, kv_capacity_bytes="3MiB", disk_capacity_bytes="64MiB", prefix_cache_bytes=0,
             shadow_share=0, threads=1,

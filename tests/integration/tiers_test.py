@@ -24,7 +24,7 @@ from epic_harness import (
     wait_listening,
     wait_until,
 )
-from tiers_harness import CHUNK_TOKENS, LINKER, MIB, CacheNode, TiersTest, fingerprint, stored_blocks
+from tiers_harness import LINKER, MIB, CacheNode, TiersTest, fingerprint, stored_blocks
 
 DOCUMENTS = ["north", "south", "east", "west", "middle"]
 
@@ -369,20 +369,25 @@ class SeparateProcesses(TiersTest):
         cls.node = CacheNode(cls.addresses["node"], cls.addresses["node-metrics"])
         cls.wait_serving()
         for name in DOCUMENTS[:2]:
-            cls.epic.register(cls.write(f"{name}.txt", prose(name, 900)))
+            cls.register_large(name)
         cls.node.wait_copied(2)
+
+    @classmethod
+    def register_large(cls, name):
+        """A document of one chunk that is larger than the worker's cache, so that it is pulled for every request."""
+        document = cls.epic.register(cls.write(f"{name}.txt", prose(name, 850).replace(".", "")))
+        assert (document["chunks"], document["tokens"] > 4200) == (1, True), document
 
     @classmethod
     def start_node(cls):
         cls.node_process = cls.start("node", BIN / "epic-cache-node", *flags(
             model=MODEL, data_dir=cls.folder / "data", listen=cls.addresses["node"], advertise=cls.tap.address,
-            metrics_listen=cls.addresses["node-metrics"], threads=1, chunk_tokens=CHUNK_TOKENS,
+            metrics_listen=cls.addresses["node-metrics"], threads=1, chunk_tokens=4000,
             kv_capacity_bytes="8MiB", disk_capacity_bytes="64MiB"))
         wait_listening(cls.node_process, cls.addresses["node"])
 
     @classmethod
     def start_worker(cls):
-        # So little memory that chunks are pulled for every request anew.
         cls.worker_process = cls.start("worker", BIN / "epic-inference-worker", *flags(
             model=MODEL, listen=cls.addresses["worker"], metrics_listen="", threads=1, worker_cache_bytes="1MiB",
             prefix_cache_bytes=0, shadow_share=0, allow_linkers="all"))
@@ -397,10 +402,8 @@ class SeparateProcesses(TiersTest):
 
     def begin_request(self, name):
         """A question whose worker holds a lease and waits for the block's bytes. The thread and where its answer goes."""
-        # The worker learns of the lease socket by its first answer, and pulls the other document now, so that this one
-        # is not in its cache.
-        other = next(document for document in DOCUMENTS[:2] if document != name)
-        self.epic.ask([other], linker=LINKER, tokens=2)
+        # The worker learns of the lease socket by its first answer.
+        self.epic.ask([name], linker=LINKER, tokens=2)
         self.epic.wait_idle()
         self.tap.close_after(100_000)  # the answers to Locate, and less than the block
         answers = []
@@ -458,7 +461,7 @@ class SeparateProcesses(TiersTest):
         try:
             # Other traffic goes on, and wants room: the block that the worker reads stays.
             for i in range(12):
-                self.epic.register(self.write(f"other{i}.txt", prose(f"other{i}", 900)))
+                self.register_large(f"other{i}")
                 self.assertGreater(self.leases(), 0)
             self.node.run("evict", "--all")
             self.assertGreater(self.leases(), 0)
@@ -479,7 +482,7 @@ class OneOwner(TiersTest):
     def setUp(self):
         self.data = self.folder / self._testMethodName / "data"
         self.disk = self.folder / self._testMethodName / "blocks"
-        self.socket = self.folder / "leases.sock"
+        self.socket = self.folder / f"{self._testMethodName[-20:]}.sock"
         self.serve(self.data, disk_dir=self.disk, lease_socket=self.socket)
         self.register("north")
         self.node.wait_copied(1)
