@@ -109,7 +109,7 @@ class GrpcCacheAdminClient : public CacheAdminClient {
 
   // The node's own sentence, or one that says what to do where no cache node answered.
   absl::Status Explain(const grpc::Status& status, milliseconds timeout) const {
-    const absl::Status converted = FromGrpcStatus(status);
+    absl::Status converted = FromGrpcStatus(status);
     const bool is_connected = channel_->GetState(/*try_to_connect=*/false) == GRPC_CHANNEL_READY;
     if (converted.code() == absl::StatusCode::kUnimplemented) {
       return absl::UnimplementedError(

@@ -12,6 +12,7 @@
 #include "core/identifiers.h"
 #include "core/status_macros.h"
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 
 namespace epic::client {
 namespace {
@@ -189,10 +190,9 @@ void DeclareCacheCommand(CLI::App& app, CacheOptions* options, std::function<voi
   // Not by envname(): a variable must not stand against --offline, as an option on the command line does.
   CLI::Option* node = cache
                           ->add_option("--node", options->node,
-                                       fmt::format("cache node to talk to, HOST:PORT, or the environment's {}; epic "
-                                                   "status shows the addresses",
-                                                   kNodeVariable))
-                          ->capture_default_str();
+                                       fmt::format("cache node to talk to, HOST:PORT, or the environment's {}; without "
+                                                   "either, the router's only one",
+                                                   kNodeVariable));
   const auto declare = [&](const char* name, const char* description, CacheAction action) {
     CLI::App* command = cache->add_subcommand(name, description);
     command->callback([options, action, chosen] {
@@ -205,16 +205,34 @@ void DeclareCacheCommand(CLI::App& app, CacheOptions* options, std::function<voi
   declare("pin", "keep documents' chunks in memory, also after a restart", CacheAction::kPin)
       ->add_option("ids", options->document_ids, "documents")
       ->required();
-  declare("unpin", "end that", CacheAction::kUnpin)->add_option("ids", options->document_ids, "documents")->required();
+  declare("unpin", "let pinned documents' chunks go again when room is needed", CacheAction::kUnpin)
+      ->add_option("ids", options->document_ids, "documents")
+      ->required();
   DeclareEvict(*cache, options, chosen);
   DeclareVerify(*cache, node, options, chosen);
   declare("compact", "give back to the file system what deleted records still take", CacheAction::kCompact);
+}
+
+// The only node that the router knows; where there are several, somebody must say which.
+absl::StatusOr<std::string> OnlyNode(const ClientOptions& options) {
+  EPIC_ASSIGN_OR_RETURN(const auto router, Client::Connect(options));
+  EPIC_ASSIGN_OR_RETURN(const ClusterStatus status, router->GetStatus());
+  std::vector<std::string> addresses;
+  for (const MemberStatus& member : status.members) {
+    if (member.role == "cache node") addresses.push_back(member.address);
+  }
+  if (addresses.size() == 1) return addresses.front();
+  return absl::InvalidArgumentError(fmt::format("the router at {} has {} cache nodes ({}); say which one with --node",
+                                                options.server, addresses.size(), fmt::join(addresses, ", ")));
 }
 
 absl::Status RunCache(const CommonOptions& common, const CacheOptions& options, const OfflineVerifier& verify_offline) {
   if (!options.offline.data_dir.empty()) return RunCacheOffline(options, verify_offline, common.json, std::cout);
   CacheAdminOptions node_options;
   node_options.node = options.node;
+  if (options.node.empty()) {
+    EPIC_ASSIGN_OR_RETURN(node_options.node, OnlyNode(common.client));
+  }
   node_options.tenant = common.client.tenant;
   node_options.control_timeout = common.client.control_timeout;
   EPIC_ASSIGN_OR_RETURN(const auto node, CacheAdminClient::Connect(node_options));

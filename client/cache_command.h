@@ -13,7 +13,7 @@
 #include "client/commands.h"
 #include "client/offline_verify.h"
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming): the library's name
 class App;
 }
 
@@ -23,7 +23,7 @@ enum class CacheAction { kStats, kPin, kUnpin, kEvict, kVerify, kCompact };
 
 struct CacheOptions {
   CacheAction action = CacheAction::kStats;
-  std::string node = CacheAdminOptions().node;
+  std::string node;  // HOST:PORT; empty: the only one that the router knows
   std::vector<std::string> document_ids;  // pin, unpin, evict
   bool all = false;                       // evict: every block; then there are no document_ids
   std::string tier = "all";               // evict, verify: host, disk or all

@@ -18,7 +18,6 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-using testing::Not;
 
 v1::GetTiersResponse TwoTiers() {
   v1::GetTiersResponse tiers;
@@ -178,7 +177,7 @@ TEST(CacheCommandParseTest, KnowsEverySubcommand) {
     if (line.find(" a b") != std::string::npos) {
       EXPECT_THAT(options.document_ids, ElementsAre("a", "b")) << line;
     }
-    EXPECT_EQ(options.node, line.find("--node") == std::string::npos ? "127.0.0.1:7401" : "h:1") << line;
+    EXPECT_EQ(options.node, line.find("--node") == std::string::npos ? "" : "h:1") << line;
     EXPECT_EQ(options.tier, line.find("--tier") == std::string::npos ? "all" : "disk") << line;
   }
 }
@@ -419,8 +418,8 @@ class CacheOfflineTest : public testing::Test {
 
   CacheOptions options_;
   absl::Status failure_;
-  std::vector<OfflinePart> parts_ = {{"manifest", "data/manifest", 120, 3 << 20, {}},
-                                     {"disk tier", "data/blocks", 40, 60 << 20, {}}};
+  std::vector<OfflinePart> parts_ = {{"manifest", "data/manifest", 120, 3 << 20, {}, ""},
+                                     {"disk tier", "data/blocks", 40, 60 << 20, {}, ""}};
 };
 
 TEST_F(CacheOfflineTest, SucceedsWhereEverythingIsSound) {
@@ -431,6 +430,14 @@ TEST_F(CacheOfflineTest, SucceedsWhereEverythingIsSound) {
             "---------  -------  --------  ------  -------------\n"
             "manifest       120   3.0 MiB       0  data/manifest\n"
             "disk tier       40  60.0 MiB       0  data/blocks\n");
+}
+
+TEST_F(CacheOfflineTest, ANoteIsNoFault) {
+  parts_[0].note = "it is behind";
+  const Outcome outcome = RunOffline();
+  EXPECT_TRUE(outcome.status.ok()) << outcome.status;
+  EXPECT_THAT(outcome.out, HasSubstr("data/blocks\n\nmanifest: it is behind\n"));
+  EXPECT_EQ(nlohmann::json::parse(RunOffline(/*json=*/true).out)["parts"][0]["note"], "it is behind");
 }
 
 TEST_F(CacheOfflineTest, ListsFaultsAndFails) {

@@ -205,7 +205,8 @@ nlohmann::json ToJson(const std::vector<OfflinePart>& parts) {
                              {"folder", part.folder},
                              {"entries", part.entries},
                              {"bytes", part.bytes},
-                             {"faults", part.faults}});
+                             {"faults", part.faults},
+                             {"note", part.note}});
   }
   return json;
 }
@@ -244,13 +245,15 @@ std::string OfflineText(const std::vector<OfflinePart>& parts) {
                {"folder", Align::kLeft}});
   Table faults({{"part", Align::kLeft}, {"what is wrong", Align::kLeft}});
   bool is_sound = true;
+  std::string notes;
   for (const OfflinePart& part : parts) {
     table.AddRow({part.name, std::to_string(part.entries), HumanBytes(part.bytes), std::to_string(part.faults.size()),
                   part.folder});
     for (const std::string& fault : part.faults) faults.AddRow({part.name, fault});
     is_sound = is_sound && part.faults.empty();
+    if (!part.note.empty()) notes += fmt::format("\n{}: {}\n", part.name, part.note);
   }
-  return is_sound ? table.ToString() : fmt::format("{}\n{}", table.ToString(), faults.ToString());
+  return fmt::format("{}{}{}", table.ToString(), notes, is_sound ? "" : fmt::format("\n{}", faults.ToString()));
 }
 
 }  // namespace epic::client

@@ -25,6 +25,7 @@ struct OfflinePart {
   int64_t entries = 0;              // records, or blocks, that were read
   int64_t bytes = 0;                // of these
   std::vector<std::string> faults;  // a sentence each, naming the file or the key
+  std::string note;                 // what is no fault and yet to be known; empty: nothing
 };
 
 // Checks the manifest, its copy and the disk tier. Faults are in the answer; errors say why nothing could be checked:

@@ -33,6 +33,8 @@ ASSEMBLES_ROLES = re.compile(r"^client/(epic_main|one_process|up)\.(cc|h)$")
 EVALUATES = re.compile(r"^client/(epic_main|eval_\w+)\.(cc|h)$")
 # `epic models inspect` and `synth` work on model files of this machine, without a running EPIC.
 READS_MODEL_FILES = re.compile(r"^client/model_files\.(cc|h)$")
+# `epic cache verify --offline` checks the folder of a cache node that does not run.
+READS_DATA_FOLDERS = re.compile(r"^client/offline_verify(_test)?\.(cc|h)$")
 # Only these may include gRPC, directly or through a generated service header: each such file takes seconds to compile.
 MAY_INCLUDE_GRPC = re.compile(r"_(service|client|server)(_test|_testing)?\.(cc|h)$")
 GRPC = re.compile(r"^(grpcpp/|grpc\+\+/|grpc/|epic/v1/.*\.grpc\.pb\.h$)")
@@ -64,6 +66,8 @@ def allowed_folders(path, folder):
         allowed = allowed | {"eval"}
     if READS_MODEL_FILES.match(path):
         allowed = allowed | {"engine"}
+    if READS_DATA_FOLDERS.match(path):
+        allowed = allowed | {"storage"}
     return allowed
 
 
@@ -129,6 +133,8 @@ def self_test():
         ("client/eval_subject.cc", '#include "engine/engine.h"'),
         ("eval/runner.cc", '#include "client/client.h"'),
         ("client/model_files.cc", '#include "cache_node/cache_node.h"'),
+        ("client/cache_command.cc", '#include "storage/manifest.h"'),
+        ("client/offline_verify.cc", '#include "cache_node/cache_node.h"'),
         ("router/b.cc", '#include "tests/engine_harness.h"'),
     ]
     permitted = [
@@ -142,6 +148,7 @@ def self_test():
         ("client/one_process.cc", '#include "cache_node/cache_node.h"'),
         ("client/eval_subject.h", '#include "eval/subject.h"'),
         ("client/model_files.cc", '#include "engine/model_inspection.h"'),
+        ("client/offline_verify.cc", '#include "storage/manifest_verify.h"'),
         ("tests/a_test.cc", '#include "router/router.h"'),
         ("engine/a_test.cc", '#include "tests/engine_harness.h"'),
         ("core/c.cc", '// #include "engine/engine.h"'),

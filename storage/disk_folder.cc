@@ -103,22 +103,40 @@ absl::StatusOr<std::unique_ptr<DiskFolder>> DiskFolder::Open(const std::string& 
 
 DiskFolder::~DiskFolder() { close(lock_); }
 
+absl::StatusOr<std::unique_ptr<DiskFolder>> DiskFolder::Look(const std::string& path) {
+  const std::string lock_path = path + "/LOCK";
+  const int lock = open(lock_path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (lock < 0) {
+    if (errno == ENOENT) return absl::NotFoundError(fmt::format("there is no disk tier in {}", path));
+    return SystemError(fmt::format("cannot open {}", lock_path), LastError());
+  }
+  std::unique_ptr<DiskFolder> folder(new DiskFolder(path, lock));
+  if (flock(lock, LOCK_EX | LOCK_NB) != 0) {
+    return absl::FailedPreconditionError(
+        fmt::format("the disk tier's directory {} belongs to a running instance; stop it first", path));
+  }
+  EPIC_ASSIGN_OR_RETURN(const std::optional<uint32_t> version, folder->ReadFormat());
+  if (!version) return absl::DataLossError(fmt::format("{}/FORMAT is damaged or gone", path));
+  return folder;
+}
+
+absl::StatusOr<std::optional<uint32_t>> DiskFolder::ReadFormat() const {
+  const std::string format_path = path_ + "/FORMAT";
+  std::ifstream file(format_path, std::ios::binary);
+  const std::optional<uint32_t> version = ParseFormatLine(std::string(std::istreambuf_iterator<char>(file), {}));
+  if (!version || *version <= kFormatVersion) return version;
+  return absl::FailedPreconditionError(
+      fmt::format("the disk tier in {} has format version {}, this program reads up to {}: it was written by a "
+                  "newer EPIC; use that one or another directory",
+                  path_, *version, kFormatVersion));
+}
+
 absl::Status DiskFolder::CheckFormat() const {
+  EPIC_ASSIGN_OR_RETURN(const std::optional<uint32_t> version, ReadFormat());
+  if (version) return absl::OkStatus();
   const std::string format_path = path_ + "/FORMAT";
   std::error_code error;
-  const bool is_there = fs::exists(format_path, error);
-  if (is_there) {
-    std::ifstream file(format_path, std::ios::binary);
-    const std::optional<uint32_t> version = ParseFormatLine(std::string(std::istreambuf_iterator<char>(file), {}));
-    if (version == kFormatVersion) return absl::OkStatus();
-    if (version) {
-      return absl::FailedPreconditionError(
-          fmt::format("the disk tier in {} has format version {}, this program reads up to {}: it was written by a "
-                      "newer EPIC; use that one or another directory",
-                      path_, *version, kFormatVersion));
-    }
-    spdlog::warn("disk tier: {} is damaged; starting empty", format_path);
-  }
+  if (fs::exists(format_path, error)) spdlog::warn("disk tier: {} is damaged; starting empty", format_path);
   EPIC_RETURN_IF_ERROR(RemoveContents());
   return WriteFormat(format_path);
 }
@@ -132,14 +150,19 @@ absl::Status DiskFolder::RemoveContents() const {
   return error ? SystemError(fmt::format("cannot list {}", path_), error) : absl::OkStatus();
 }
 
-absl::StatusOr<std::map<uint32_t, std::unique_ptr<SegmentFile>>> DiskFolder::OpenSegments(size_t bytes_max,
-                                                                                          bool direct_io) const {
+absl::StatusOr<std::map<uint32_t, std::string>> DiskFolder::SegmentPaths() const {
   std::map<uint32_t, std::string> paths;
   std::error_code error;
   for (const auto& file : fs::directory_iterator(path_, error)) {
     if (const std::optional<uint32_t> number = SegmentNumber(file.path())) paths.emplace(*number, file.path());
   }
   if (error) return SystemError(fmt::format("cannot list {}", path_), error);
+  return paths;
+}
+
+absl::StatusOr<std::map<uint32_t, std::unique_ptr<SegmentFile>>> DiskFolder::OpenSegments(size_t bytes_max,
+                                                                                          bool direct_io) const {
+  EPIC_ASSIGN_OR_RETURN(const auto paths, SegmentPaths());
   std::map<uint32_t, std::unique_ptr<SegmentFile>> segments;
   size_t bytes = 0;
   for (const auto& [number, path] : paths) {

@@ -3,6 +3,7 @@
 #include <sys/statvfs.h>
 
 #include <bit>
+#include <cstdarg>
 #include <filesystem>
 #include <optional>
 #include <system_error>
@@ -11,6 +12,7 @@
 #include "core/status_macros.h"
 #include "fmt/format.h"
 #include "rocksdb/db.h"
+#include "rocksdb/env.h"
 #include "rocksdb/table.h"
 #include "rocksdb/write_batch.h"
 
@@ -45,6 +47,15 @@ std::optional<DiskIndexEntry> Decode(std::string_view bytes) {
   if (!reader.ok() || reader.remaining() != 0) return std::nullopt;
   return entry;
 }
+
+constexpr size_t kLookWriteBufferBytes = size_t{4} << 20;
+
+// Keeps RocksDB from making a log file in a folder that is only looked at.
+class SilentLogger : public rocksdb::Logger {
+ public:
+  using rocksdb::Logger::Logv;
+  void Logv(const char* /*format*/, va_list /*arguments*/) override {}
+};
 
 rocksdb::Options DatabaseOptions(size_t write_buffer_bytes) {
   rocksdb::Options options;
@@ -144,24 +155,47 @@ absl::StatusOr<DiskIndex::Contents> DiskIndex::Open(const std::string& folder, s
   return contents;
 }
 
-absl::Status DiskIndex::ReadAll(Contents* contents) {
-  rocksdb::WriteBatch unreadable;
+absl::Status DiskIndex::ReadAll(rocksdb::DB& database, Contents* contents, rocksdb::WriteBatch* unreadable) {
   rocksdb::ReadOptions options;
   options.fill_cache = false;
-  const std::unique_ptr<rocksdb::Iterator> iterator(database_->NewIterator(options));
+  const std::unique_ptr<rocksdb::Iterator> iterator(database.NewIterator(options));
   for (iterator->SeekToFirst(); iterator->Valid(); iterator->Next()) {
     const absl::StatusOr<ChunkKey> key = ChunkKey::FromBytes(AsView(iterator->key()));
     const std::optional<DiskIndexEntry> entry = Decode(AsView(iterator->value()));
     if (key.ok() && entry) {
       contents->entries.emplace_back(*key, *entry);
     } else {
-      unreadable.Delete(iterator->key());
+      unreadable->Delete(iterator->key());
       ++contents->unreadable_entries;
     }
   }
-  if (!iterator->status().ok()) return absl::DataLossError(iterator->status().ToString());
+  return iterator->status().ok() ? absl::OkStatus() : absl::DataLossError(iterator->status().ToString());
+}
+
+absl::Status DiskIndex::ReadAll(Contents* contents) {
+  rocksdb::WriteBatch unreadable;
+  EPIC_RETURN_IF_ERROR(ReadAll(*database_, contents, &unreadable));
   if (unreadable.Count() == 0) return absl::OkStatus();
   return Write(unreadable);
+}
+
+DiskIndex::Contents DiskIndex::Look(const std::string& folder) {
+  Contents contents;
+  rocksdb::Options options = DatabaseOptions(kLookWriteBufferBytes);
+  options.create_if_missing = false;
+  options.info_log = std::make_shared<SilentLogger>();
+  rocksdb::DB* raw = nullptr;
+  const rocksdb::Status opened = rocksdb::DB::OpenForReadOnly(options, folder, &raw);
+  const std::unique_ptr<rocksdb::DB> database(raw);
+  if (!opened.ok()) {
+    contents.damage = opened.ToString();
+    return contents;
+  }
+  rocksdb::WriteBatch unreadable;
+  if (const absl::Status read = ReadAll(*database, &contents, &unreadable); !read.ok()) {
+    contents.damage = std::string(read.message());
+  }
+  return contents;
 }
 
 absl::Status DiskIndex::Write(rocksdb::WriteBatch& batch) {
@@ -225,11 +259,15 @@ absl::StatusOr<std::pair<uint64_t, uint64_t>> DiskIndex::Compact() {
     database_->GetIntProperty(rocksdb::DB::Properties::kTotalSstFilesSize, &bytes);
     return bytes;
   };
+  EPIC_RETURN_IF_ERROR(Enter());
   const uint64_t before = table_bytes();
   rocksdb::CompactRangeOptions options;
   options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
-  EPIC_RETURN_IF_ERROR(FromWrite(database_->CompactRange(options, nullptr, nullptr), folder_));
-  return std::pair{before, table_bytes()};
+  const rocksdb::Status status = database_->CompactRange(options, nullptr, nullptr);
+  const uint64_t after = table_bytes();
+  Leave(status.ok());
+  EPIC_RETURN_IF_ERROR(FromWrite(status, folder_));
+  return std::pair{before, after};
 }
 
 }  // namespace epic

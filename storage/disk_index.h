@@ -53,6 +53,9 @@ class DiskIndex {
   // the system's and not the files'. `write_buffer_bytes` bounds the log and the memory. REQUIRES: nobody else has it
   // open.
   static absl::StatusOr<Contents> Open(const std::string& folder, size_t write_buffer_bytes);
+  // What is in it, read without changing anything; damage is in `damage`, and `index` is null. The caller holds the
+  // tier's lock.
+  static Contents Look(const std::string& folder);
   ~DiskIndex();
   DiskIndex(const DiskIndex&) = delete;
   DiskIndex& operator=(const DiskIndex&) = delete;
@@ -69,6 +72,7 @@ class DiskIndex {
 
  private:
   DiskIndex(std::string folder, size_t write_buffer_bytes, std::unique_ptr<rocksdb::DB> database);
+  static absl::Status ReadAll(rocksdb::DB& database, Contents* contents, rocksdb::WriteBatch* unreadable);
   absl::Status ReadAll(Contents* contents);
   absl::Status Write(rocksdb::WriteBatch& batch);
   // Enters a writer, after opening the database anew where that is due.
