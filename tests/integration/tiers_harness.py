@@ -1,7 +1,7 @@
 """What the tests of a cache node's tiers share: a running `epic up` with small tiers, and the bytes of its disk tier.
 
-The blocks of the tiny model are 256 bytes a token. CHUNK_TOKENS makes every document of DOCUMENT_WORDS
-one chunk, of about 700 KB.
+The blocks of the tiny model take 512 bytes a token. CHUNK_TOKENS makes every document of DOCUMENT_WORDS
+one chunk, of about 1.4 MB.
 """
 
 import hashlib
@@ -91,7 +91,7 @@ class TiersTest(EpicTest):
     options = {}  # of every start, below those of the call
 
     def serve(self, data, prefix=(), **options):
-        """`epic up`, serving; self.process, self.epic and self.node are its. Memory holds four documents."""
+        """`epic up`, serving; self.process, self.epic and self.node are its. Memory holds two documents."""
         words = dict(
             chunk_tokens=CHUNK_TOKENS, kv_capacity_bytes="3MiB", disk_capacity_bytes="64MiB", prefix_cache_bytes=0,
             shadow_share=0, threads=1,
