@@ -16,6 +16,7 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <set>
 #include <sstream>
@@ -141,7 +142,9 @@ class PlainFile {
 
 class Bench {
  public:
-  explicit Bench(const Options& options) : options_(options), report_(StartReport("tiers", kReaders)) {}
+  explicit Bench(const Options& options) : options_(options), report_(StartReport("tiers", kReaders)) {
+    report_["results"] = Report::object();
+  }
 
   int Run() {
     std::istringstream names(options_.parts);
@@ -170,14 +173,15 @@ class Bench {
  private:
   void Line(const std::string& text) { table_ += text + "\n"; }
 
-  // From the call to the first byte of the payload, by 16 readers at once, first alone and then while another thread has
-  // blocks written to disk.
+  // From the call to the first byte of the payload, by 16 readers at once, first alone and then while another thread
+  // has blocks written to disk.
   void Hits() {
     const int blocks = options_.quick ? 4 : 32;
     const KvBlockInfo sample = Info(kModelShape, 0, kChunkTokens);
     const TemporaryFolder folder(options_.folder);
-    TieredStore store({}, Require(BlockStore::Create({.capacity_bytes = (blocks + 2) * (KvBlockBytes(sample) + 4096)}),
-                                  "making the host tier"),
+    TieredStore store({},
+                      Require(BlockStore::Create({.capacity_bytes = (blocks + 2) * (KvBlockBytes(sample) + 4096)}),
+                              "making the host tier"),
                       OpenDisk(folder.path() + "/disk", size_t{4} << 30));
     std::vector<KvBlockInfo> infos;
     for (int i = 0; i < blocks; ++i) {
@@ -268,12 +272,14 @@ class Bench {
       };
       const auto tier = [&] {
         const TemporaryFolder folder(options_.folder);
-        const std::unique_ptr<DiskTier> disk = OpenDisk(folder.path() + "/disk", 2 * count * padded_bytes + (size_t{256} << 20));
+        const std::unique_ptr<DiskTier> disk =
+            OpenDisk(folder.path() + "/disk", 2 * count * padded_bytes + (size_t{256} << 20));
         const steady_clock::time_point begun = steady_clock::now();
         for (const KvBlockView& view : views) Require(disk->Write(view, 1e6).status(), "writing a block");
         tier_write_s = Seconds(begun);
         const steady_clock::time_point reading = steady_clock::now();
-        for (const KvBlockView& view : views) Require(disk->Read(view.info().key, out.padded_bytes()), "reading a block");
+        for (const KvBlockView& view : views)
+          Require(disk->Read(view.info().key, out.padded_bytes()), "reading a block");
         tier_read_s = Seconds(reading);
         const DiskTierStats stats = disk->Stats();
         report_["results"]["disk"]["direct_io"] = stats.direct_io;
@@ -281,8 +287,8 @@ class Bench {
         for (const auto& file : fs::recursive_directory_iterator(folder.path() + "/disk/index")) {
           if (file.is_regular_file()) index_bytes += file.file_size();
         }
-        amplification = static_cast<double>(stats.written_bytes_total + index_bytes) /
-                        static_cast<double>(count * block_bytes);
+        amplification =
+            static_cast<double>(stats.written_bytes_total + index_bytes) / static_cast<double>(count * block_bytes);
       };
       if (round % 2 == 0) {
         plain();
@@ -307,10 +313,11 @@ class Bench {
     results["plain_read_mb_s"] = Median(plain_read);
     results["plain_write_mb_s"] = Median(plain_write);
     results["write_amplification"] = amplification;
-    Line(fmt::format("disk tier, {} blocks of {:.1f} MB, {} rounds: read {:.2f} and write {:.2f} of a plain file's "
-                     "{:.0f} and {:.0f} MB/s; write amplification {:.3f}, index included",
-                     count, static_cast<double>(block_bytes) / 1e6, rounds, read, write, Median(plain_read),
-                     Median(plain_write), amplification));
+    Line(
+        fmt::format("disk tier, {} blocks of {:.1f} MB, {} rounds: read {:.2f} and write {:.2f} of a plain file's "
+                    "{:.0f} and {:.0f} MB/s; write amplification {:.3f}, index included",
+                    count, static_cast<double>(block_bytes) / 1e6, rounds, read, write, Median(plain_read),
+                    Median(plain_write), amplification));
     AddBar(report_, "disk tier read over a plain sequential read", read, 0.7);
     AddBar(report_, "disk tier write over a plain sequential write", write, 0.7);
   }
@@ -320,8 +327,9 @@ class Bench {
     const int chunks = options_.quick ? 500 : 50'000;
     const auto heap_bytes = [] { return static_cast<double>(mallinfo2().uordblks); };
     const double before = heap_bytes();
-    TieredStore store({}, Require(BlockStore::Create({.capacity_bytes = static_cast<size_t>(chunks) * 8192 + (1 << 20)}),
-                                  "making the host tier"),
+    TieredStore store({},
+                      Require(BlockStore::Create({.capacity_bytes = static_cast<size_t>(chunks) * 8192 + (1 << 20)}),
+                              "making the host tier"),
                       nullptr);
     DocumentTable table;
     constexpr int kChunksPerDocument = 10;
@@ -339,24 +347,25 @@ class Bench {
     }
     const double overhead = (heap_bytes() - before) / chunks;
     report_["results"]["memory"] = {{"chunks", chunks}, {"heap_bytes_per_chunk", overhead}};
-    Line(fmt::format("bookkeeping for a resident chunk of {} tokens: {:.0f} bytes of heap ({} chunks, store and table of "
-                     "documents)",
-                     kChunkTokens, overhead, chunks));
+    Line(fmt::format(
+        "bookkeeping for a resident chunk of {} tokens: {:.0f} bytes of heap ({} chunks, store and table of "
+        "documents)",
+        kChunkTokens, overhead, chunks));
     AddUpperBar(report_, "heap bytes a resident chunk, beyond its block", overhead, 1024);
   }
 
   // Queries of eight documents each, drawn by a Zipf law, shuffled anew for every batch, over a working set that memory
   // has not the room for. Real blocks come from the real disk tier.
   void Batches() {
-    const int chunks = options_.quick ? 200 : 2000;
-    const int queries = options_.quick ? 50 : 500;
-    constexpr int kChunksPerQuery = 8;
+    const int chunks = options_.quick ? 500 : 2000;
+    constexpr size_t kChunksPerQuery = 8;
     constexpr int kBatches = 10;
     constexpr double kExponent = 0.9;
     const TemporaryFolder folder(options_.folder);
     const size_t page = KvBlockBytes(Info(kPageShape, 0, 32)) <= 4096 ? 4096 : 8192;
-    TieredStore store({}, Require(BlockStore::Create({.capacity_bytes = static_cast<size_t>(chunks) * page * 4 / 5}),
-                                  "making the host tier"),
+    TieredStore store({},
+                      Require(BlockStore::Create({.capacity_bytes = static_cast<size_t>(chunks) * page * 4 / 5}),
+                              "making the host tier"),
                       OpenDisk(folder.path() + "/disk", size_t{1} << 30));
     std::vector<KvBlockInfo> infos;
     for (int i = 0; i < chunks; ++i) {
@@ -365,14 +374,20 @@ class Bench {
       if (store.CopiesAreBehind()) store.WaitForWrites(steady_clock::now() + std::chrono::minutes(1));
     }
     store.WaitForWrites(steady_clock::now() + std::chrono::minutes(1));
+    // Every chunk once, so that all of them are the working set, and as many again as a Zipf law draws them; the same
+    // queries in every batch, in another order.
     std::vector<double> weights;
     for (int i = 0; i < chunks; ++i) weights.push_back(std::pow(i + 1, -kExponent));
     std::mt19937 random(5);
     std::discrete_distribution<int> draw(weights.begin(), weights.end());
-    // The same queries in every batch, in another order.
-    std::vector<std::vector<int>> asked(static_cast<size_t>(queries));
-    for (std::vector<int>& query : asked) {
-      for (int i = 0; i < kChunksPerQuery; ++i) query.push_back(draw(random));
+    std::vector<int> wanted(static_cast<size_t>(chunks));
+    std::iota(wanted.begin(), wanted.end(), 0);
+    for (int i = 0; i < chunks; ++i) wanted.push_back(draw(random));
+    std::shuffle(wanted.begin(), wanted.end(), random);
+    std::vector<std::vector<int>> asked;
+    for (size_t i = 0; i < wanted.size(); i += kChunksPerQuery) {
+      asked.emplace_back(wanted.begin() + static_cast<ptrdiff_t>(i),
+                         wanted.begin() + static_cast<ptrdiff_t>(std::min(i + kChunksPerQuery, wanted.size())));
     }
     std::vector<double> ratios;
     for (int batch = 0; batch < kBatches; ++batch) {
@@ -388,12 +403,13 @@ class Bench {
           }
         }
       }
-      ratios.push_back(static_cast<double>(hits) / (queries * kChunksPerQuery));
+      ratios.push_back(static_cast<double>(hits) / static_cast<double>(wanted.size()));
     }
-    report_["results"]["batches"] = {{"chunks", chunks}, {"queries", queries}, {"hit_ratios", ratios}};
-    Line(fmt::format("working set of 1.25 times the memory tier, {} shuffled queries a batch: hit ratio {:.3f} in batch 1, "
-                     "{:.3f} in batch 10",
-                     queries, ratios.front(), ratios.back()));
+    report_["results"]["batches"] = {{"chunks", chunks}, {"queries", asked.size()}, {"hit_ratios", ratios}};
+    Line(fmt::format(
+        "working set of 1.25 times the memory tier, {} shuffled queries a batch: hit ratio {:.3f} in batch 1, "
+        "{:.3f} in batch 10",
+        asked.size(), ratios.front(), ratios.back()));
     AddBar(report_, "hit ratio of batch 10 over batch 1", ratios.back() / ratios.front(), 0.95);
   }
 
@@ -435,7 +451,8 @@ class Bench {
       return ids;
     };
     {
-      const std::unique_ptr<Manifest> manifest = Require(Manifest::Open(folder.path() + "/manifest"), "opening the manifest");
+      const std::unique_ptr<Manifest> manifest =
+          Require(Manifest::Open(folder.path() + "/manifest"), "opening the manifest");
       const std::unique_ptr<DiskTier> disk = OpenDisk(folder.path() + "/disk", disk_bytes);
       std::atomic<int> next{0};
       std::vector<std::thread> writers;
@@ -481,9 +498,8 @@ class Bench {
     if (located.front().origin != BlockOrigin::kHeld || compiler.compiled_total() > 0) {
       Fail("the first hit", absl::InternalError("the chunk was compiled, not found on disk"));
     }
-    report_["results"]["restart"] = {{"chunks", node->adoption().adopted_blocks},
-                                     {"started_s", started_s},
-                                     {"first_hit_s", first_hit_s}};
+    report_["results"]["restart"] = {
+        {"chunks", node->adoption().adopted_blocks}, {"started_s", started_s}, {"first_hit_s", first_hit_s}};
     Line(fmt::format("restart with {} chunks on disk: ready after {:.2f} s, first hit after {:.2f} s, nothing compiled",
                      node->adoption().adopted_blocks, started_s, first_hit_s));
     AddUpperBar(report_, "seconds to the first hit after a restart", first_hit_s, 10);
@@ -504,7 +520,9 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--folder", options.folder, "Where files are made, and removed again")->capture_default_str();
   app.add_option("--disk-bytes", options.disk_bytes, "Bytes of blocks in the disk part")->capture_default_str();
-  app.add_option("--rounds", options.rounds, "Rounds of the disk part")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--rounds", options.rounds, "Rounds of the disk part")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_flag("--quick", options.quick, "As little of everything as runs through all of it");
   app.add_option("--format", options.format, "table or json")
       ->check(CLI::IsMember({"table", "json"}))

@@ -135,8 +135,7 @@ grpc::Status CacheAdminServiceImpl::PinDocument(grpc::ServerContext* context, co
   return grpc::Status::OK;
 }
 
-grpc::Status CacheAdminServiceImpl::UnpinDocument(grpc::ServerContext* context,
-                                                  const v1::UnpinDocumentRequest* request,
+grpc::Status CacheAdminServiceImpl::UnpinDocument(grpc::ServerContext* context, const v1::UnpinDocumentRequest* request,
                                                   v1::UnpinDocumentResponse* response) {
   const absl::StatusOr<Call> call = Begin(*context, request->context());
   if (!call.ok()) return ToGrpcStatus(call.status());
@@ -153,13 +152,12 @@ grpc::Status CacheAdminServiceImpl::EvictBlocks(grpc::ServerContext* context, co
   if (!call.ok()) return ToGrpcStatus(call.status());
   if (const absl::Status status = CheckTier(request->tier()); !status.ok()) return ToGrpcStatus(status);
   if (static_cast<size_t>(request->document_ids_size()) > kPromptSegmentsMax) {
-    return ToGrpcStatus(absl::InvalidArgumentError(fmt::format("document_ids has {} entries, the limit is {}",
-                                                               request->document_ids_size(), kPromptSegmentsMax)));
+    return ToGrpcStatus(absl::InvalidArgumentError(
+        fmt::format("document_ids has {} entries, the limit is {}", request->document_ids_size(), kPromptSegmentsMax)));
   }
   const std::vector<std::string> ids(request->document_ids().begin(), request->document_ids().end());
-  const absl::StatusOr<EvictionReport> report =
-      node_->Evict(call->context.tenant(), ids, request->tier() != v1::TIER_DISK, request->tier() != v1::TIER_HOST,
-                   call->deadline);
+  const absl::StatusOr<EvictionReport> report = node_->Evict(
+      call->context.tenant(), ids, request->tier() != v1::TIER_DISK, request->tier() != v1::TIER_HOST, call->deadline);
   if (!report.ok()) return ToGrpcStatus(report.status());
   response->set_evicted_host_blocks(report->evicted_host_blocks);
   response->set_evicted_disk_blocks(report->evicted_disk_blocks);

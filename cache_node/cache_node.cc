@@ -251,12 +251,11 @@ absl::StatusOr<std::vector<ResolvedDocument>> CacheNode::ResolveDocuments(const 
     ResolvedDocument document{.id = id, .recipe = list->BaseRecipe(), .chunks = {}};
     for (size_t i = 0; i < list->spans.size(); ++i) {
       const std::span<const int32_t> tokens = list->TokensOf(i);
-      document.chunks.push_back(
-          {.key = list->keys[i],
-           .token_ids = {tokens.begin(), tokens.end()},
-           .context_token_count = static_cast<int32_t>(list->ContextOf(i).size()),
-           .block_bytes = block_bytes(static_cast<int32_t>(tokens.size())),
-           .resident = store_->Holds(list->keys[i])});
+      document.chunks.push_back({.key = list->keys[i],
+                                 .token_ids = {tokens.begin(), tokens.end()},
+                                 .context_token_count = static_cast<int32_t>(list->ContextOf(i).size()),
+                                 .block_bytes = block_bytes(static_cast<int32_t>(tokens.size())),
+                                 .resident = store_->Holds(list->keys[i])});
     }
     documents.push_back(std::move(document));
   }
@@ -420,7 +419,8 @@ absl::StatusOr<std::vector<CacheNode::LeasedChunk>> CacheNode::LocateLeases(cons
       leased[i].origin = BlockOrigin::kHeld;
     } else if (query.compile_missing || store_->OnDisk(chunk.key)) {
       const Recipe recipe = RecipeBehind(query.recipe, chunk.context_token_ids);
-      CompileJob job{.info = BlockInfo(chunk.key, recipe, chunk.token_ids), .recipe = recipe,
+      CompileJob job{.info = BlockInfo(chunk.key, recipe, chunk.token_ids),
+                     .recipe = recipe,
                      .context = {},
                      .load_only = !query.compile_missing};
       if (!chunk.context_token_ids.empty()) job.context = registry_->ContextOf(chunk.key);

@@ -1,7 +1,8 @@
 // A cache node without its wire: registers documents, compiles their chunks, holds KV and hands it out.
 //
 // It puts together the registry of documents (durable), the tiers of blocks (memory and disk, each within a limit), the
-// compile queue and a compiler. It is the BlockProvider that transports stand on: in process, and the gRPC services of a node process.
+// compile queue and a compiler. It is the BlockProvider that transports stand on: in process, and the gRPC services of
+// a node process.
 //
 // Thread-safe. Every call that can wait takes a deadline; one that has passed is DEADLINE_EXCEEDED at once.
 #ifndef EPIC_CACHE_NODE_CACHE_NODE_H_

@@ -66,8 +66,9 @@ absl::Status CacheNodeServerOptions::Validate() const {
   note_dtype("disk-kv-dtype", disk_kv_dtype);
   for (const std::string& uid : lease_socket_uids) note(ParseUserId(uid).status());
   if (pinned_bytes_max > kv_capacity_bytes) {
-    note(absl::InvalidArgumentError(fmt::format("pinned-bytes-max is {}, expected at most kv-capacity-bytes, which is {}",
-                                                pinned_bytes_max, kv_capacity_bytes)));
+    note(absl::InvalidArgumentError(
+        fmt::format("pinned-bytes-max is {}, expected at most kv-capacity-bytes, which is {}", pinned_bytes_max,
+                    kv_capacity_bytes)));
   }
   if (chunk_tokens < kChunkTokensMin || chunk_tokens > kChunkTokensMax) {
     note(absl::InvalidArgumentError(

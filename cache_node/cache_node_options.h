@@ -44,7 +44,8 @@ struct CacheNodeServerOptions {
   std::string disk_kv_dtype = "bf16";
   std::string eviction_policy = EvictionPolicyNames().front();  // of both tiers
   size_t pinned_bytes_max = 0;                                  // 0: half of kv_capacity_bytes
-  // The Unix socket by which readers on this host hold their leases. Empty: "leases.sock" in the data directory; "none".
+  // The Unix socket by which readers on this host hold their leases. Empty: "leases.sock" in the data directory;
+  // "none".
   std::string lease_socket;
   std::vector<std::string> lease_socket_uids;  // let in beside the node's own user
   bool reserved_huge_pages = false;

@@ -127,9 +127,8 @@ absl::StatusOr<std::unique_ptr<TieredStore>> OpenTiers(const CacheNodeServerOpti
     EPIC_ASSIGN_OR_RETURN(std::unique_ptr<EvictionPolicy> policy,
                           MakeEvictionPolicy(options.eviction_policy, options.disk_capacity_bytes));
     DiskTierOptions disk_options;
-    disk_options.folder = options.disk_dir.empty()
-                              ? (std::filesystem::path(options.data_dir) / "blocks").string()
-                              : options.disk_dir;
+    disk_options.folder =
+        options.disk_dir.empty() ? (std::filesystem::path(options.data_dir) / "blocks").string() : options.disk_dir;
     disk_options.capacity_bytes = options.disk_capacity_bytes;
     disk_options.segment_bytes = std::min(disk_options.segment_bytes, options.disk_capacity_bytes / 4);
     disk_options.free_bytes_min = options.disk_free_bytes_min;
@@ -207,7 +206,7 @@ absl::StatusOr<std::unique_ptr<CacheNodeServer>> CacheNodeServer::Create(const C
   parts->admin_service = std::make_unique<CacheAdminServiceImpl>(parts->node.get());
   EPIC_ASSIGN_OR_RETURN(parts->server,
                         GrpcServer::Start(options.server, {parts->document_service.get(), parts->cache_service.get(),
-                                                          parts->admin_service.get()}));
+                                                           parts->admin_service.get()}));
   parts->address = parts->server->address();
   parts->home = options.advertise_address.empty() ? parts->address : options.advertise_address;
   parts->document_service->SetHome(parts->home);

@@ -113,9 +113,9 @@ absl::Status CacheServiceImpl::DoLocate(grpc::ServerContext* context, const v1::
     if (!chunk.lease) continue;
     located->set_edition(chunk.lease.edition());
     located->set_block_bytes(static_cast<int64_t>(chunk.lease.view().bytes().size()));
-    const absl::StatusOr<uint64_t> lease_id =
-        request.session_id() != 0 ? leases_.GrantInSession(std::move(chunk.lease), request.session_id())
-                                  : leases_.Grant(std::move(chunk.lease), now, ttl);
+    const absl::StatusOr<uint64_t> lease_id = request.session_id() != 0
+                                                  ? leases_.GrantInSession(std::move(chunk.lease), request.session_id())
+                                                  : leases_.Grant(std::move(chunk.lease), now, ttl);
     if (!lease_id.ok()) {
       for (const v1::LocatedChunk& granted : response->chunks()) leases_.Release(granted.lease_id());
       return lease_id.status();

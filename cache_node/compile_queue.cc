@@ -77,9 +77,8 @@ absl::StatusOr<CompileQueue::Ticket> CompileQueue::Request(CompileJob job) {
     if (known == nullptr) {
       if (urgent_.size() + to_load_.size() >= options_.waiting_max) {
         entries_.erase(job.info.key);
-        return absl::ResourceExhaustedError(
-            fmt::format("{} chunks wait to be compiled or loaded already, the limit; try again later",
-                        options_.waiting_max));
+        return absl::ResourceExhaustedError(fmt::format(
+            "{} chunks wait to be compiled or loaded already, the limit; try again later", options_.waiting_max));
       }
       known = std::make_shared<Entry>(std::move(job));
       known->loads = on_disk;
@@ -335,13 +334,12 @@ void CompileQueue::Start(const EntryPointer& entry) {
 }
 
 void CompileQueue::SubmitLoad(const EntryPointer& entry) {
-  const absl::Status submitted =
-      store_->Load(store_->HostInfo(entry->job.info), entry->reservation->padded_bytes(),
-                   [this, entry](absl::StatusOr<uint64_t> edition) {
-                     MutexLock lock(mutex_);
-                     done_.emplace_back(entry, std::move(edition));
-                     work_.NotifyOne();
-                   });
+  const absl::Status submitted = store_->Load(store_->HostInfo(entry->job.info), entry->reservation->padded_bytes(),
+                                              [this, entry](absl::StatusOr<uint64_t> edition) {
+                                                MutexLock lock(mutex_);
+                                                done_.emplace_back(entry, std::move(edition));
+                                                work_.NotifyOne();
+                                              });
   if (!submitted.ok()) FallBack(entry);
 }
 
@@ -499,8 +497,7 @@ absl::StatusOr<BlockStore::Lease> CompileQueue::Publish(const EntryPointer& entr
   if (compiled != nullptr) {
     EPIC_ASSIGN_OR_RETURN(const KvBlockView view, KvBlockView::Parse(compiled->bytes()));
     EPIC_RETURN_IF_ERROR(view.VerifyPayload());
-    EPIC_RETURN_IF_ERROR(
-        EncodeOrKeep(view, store_->HostInfo(entry->job.info).shape.dtype, reservation.bytes()));
+    EPIC_RETURN_IF_ERROR(EncodeOrKeep(view, store_->HostInfo(entry->job.info).shape.dtype, reservation.bytes()));
   }
   return store_->Publish(std::move(reservation), static_cast<double>(entry->compile_us));
 }

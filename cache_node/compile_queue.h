@@ -1,5 +1,5 @@
-// Brings chunks into memory: from disk where a copy is there, else by compiling; urgently for requests that wait, in the
-// background for documents.
+// Brings chunks into memory: from disk where a copy is there, else by compiling; urgently for requests that wait, in
+// the background for documents.
 //
 // One map of chunks in flight makes sure that a key is compiled once, however many ask for it at the same time.
 // Background work is pulled, one chunk at a time, when nothing urgent waits, so that it needs no queue here. A request
@@ -11,8 +11,8 @@
 // document is compiled from its beginning, each token once. Where blocks are missing the compiler runs their tokens
 // again.
 //
-// A chunk with a copy on disk is loaded, beside the compilations and not behind them. Where the copy turns out bad it is
-// compiled after all: its request learns nothing of it.
+// A chunk with a copy on disk is loaded, beside the compilations and not behind them. Where the copy turns out bad it
+// is compiled after all: its request learns nothing of it.
 //
 // One thread submits, publishes and reports; callbacks of compiler and store only hand over. Thread-safe.
 #ifndef EPIC_CACHE_NODE_COMPILE_QUEUE_H_

@@ -87,8 +87,9 @@ class DocumentRegistry {
                                           const std::string& recipe_id, Deadline deadline);
   // Pins a document durably, after `admit` has taken the chunks by its own recipe in; its error is returned and nothing
   // is changed. NOT_FOUND. Safe against a deletion at the same time.
-  absl::StatusOr<ChunkListRecord> Pin(const std::string& tenant, const std::string& id, Deadline deadline,
-                                      const std::function<absl::Status(const DocumentName&, const ChunkListRecord&)>& admit);
+  absl::StatusOr<ChunkListRecord> Pin(
+      const std::string& tenant, const std::string& id, Deadline deadline,
+      const std::function<absl::Status(const DocumentName&, const ChunkListRecord&)>& admit);
   // Ends a pin durably, then calls `release`. NOT_FOUND.
   absl::Status Unpin(const std::string& tenant, const std::string& id, Deadline deadline,
                      const std::function<void(const DocumentName&)>& release);

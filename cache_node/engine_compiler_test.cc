@@ -13,6 +13,7 @@
 #include "cache_node/cache_node.h"
 #include "cache_node/cache_node_server.h"
 #include "cache_node/node_harness.h"
+#include "engine/cpu/kernels.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/model_info.h"
@@ -138,7 +139,8 @@ TEST_F(EngineNode, ADocumentCompiledOverItsOwnBlocksIsTheDocumentCompiledFromTok
     }
   }
   EXPECT_GT(size, 0);
-  EXPECT_LT(std::sqrt(difference / size), 1.0 / 256);  // half of bf16's last place, relatively
+  // Half of bf16's last place, relatively; more where the processor's products round activations, too.
+  EXPECT_LT(std::sqrt(difference / size), (SelectCpuKernels()->rounds_activations ? 1.5 : 1.0) / 256);
 }
 
 TEST_F(EngineNode, TheSameChunkAfterARestartIsTheSameEdition) {

@@ -40,11 +40,11 @@ absl::Status ClearPath(const std::string& path, const sockaddr_un& address) {
     return errno == ENOENT ? absl::OkStatus() : SystemError(fmt::format("cannot look at {}", path), errno);
   }
   if (!S_ISSOCK(found.st_mode)) {
-    return absl::FailedPreconditionError(fmt::format("{} is there and is no socket; choose another lease-socket", path));
+    return absl::FailedPreconditionError(
+        fmt::format("{} is there and is no socket; choose another lease-socket", path));
   }
   const int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const bool is_used =
-      probe >= 0 && connect(probe, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+  const bool is_used = probe >= 0 && connect(probe, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
   if (probe >= 0) close(probe);
   if (is_used) {
     return absl::FailedPreconditionError(fmt::format("another node listens on {}; choose another lease-socket", path));
@@ -105,7 +105,8 @@ void LeaseSocket::Run() {
   while (true) {
     std::vector<pollfd> waits{{.fd = stop_event_, .events = POLLIN, .revents = 0},
                               {.fd = listener_, .events = POLLIN, .revents = 0}};
-    for (const Session& session : sessions_) waits.push_back({.fd = session.descriptor, .events = POLLIN, .revents = 0});
+    for (const Session& session : sessions_)
+      waits.push_back({.fd = session.descriptor, .events = POLLIN, .revents = 0});
     if (poll(waits.data(), waits.size(), -1) < 0 && errno != EINTR) {
       spdlog::error("the lease socket {} cannot be waited for: {}", options_.path,
                     std::generic_category().message(errno));
@@ -130,9 +131,8 @@ void LeaseSocket::Accept() {
   ucred peer{};
   socklen_t length = sizeof(peer);
   const bool is_known = getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0;
-  const bool is_allowed =
-      is_known && std::find(options_.allowed_uids.begin(), options_.allowed_uids.end(), peer.uid) !=
-                      options_.allowed_uids.end();
+  const bool is_allowed = is_known && std::find(options_.allowed_uids.begin(), options_.allowed_uids.end(), peer.uid) !=
+                                          options_.allowed_uids.end();
   if (!is_allowed || sessions_.size() >= options_.sessions_max) {
     ++refused_total_;
     spdlog::warn("a reader of user {} was refused at the lease socket: {}", peer.uid,

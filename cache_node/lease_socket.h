@@ -1,7 +1,7 @@
 // The socket by which readers on the node's host hold their leases.
 //
-// A reader connects to a Unix socket and is told, in kLeaseHelloBytes bytes, which instance of the node it has reached and
-// under which session its leases are granted. It keeps the connection open as long as it reads. When the connection
+// A reader connects to a Unix socket and is told, in kLeaseHelloBytes bytes, which instance of the node it has reached
+// and under which session its leases are granted. It keeps the connection open as long as it reads. When the connection
 // ends, by close or by the death of the process, the session ends and its leases with it: at once, and never before.
 // Nothing that a reader sends is read; one that sends is cut off.
 //
@@ -44,7 +44,8 @@ class LeaseSocket {
   uint64_t refused_total() const { return refused_total_; }
 
  private:
-  LeaseSocket(const LeaseSocketOptions& options, uint64_t instance_id, LeaseTable* leases, int listener, int stop_event);
+  LeaseSocket(const LeaseSocketOptions& options, uint64_t instance_id, LeaseTable* leases, int listener,
+              int stop_event);
   void Run();
   void Accept();
 

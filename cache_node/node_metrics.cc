@@ -51,7 +51,8 @@ NodeMetrics::NodeMetrics(Metrics* metrics, const CacheNode* node) {
   const auto host_value = [&](bool is_counter, const std::string& name, const std::string& help, auto field,
                               Metrics::Labels labels = {}) {
     labels["tier"] = "host";
-    tier_value(is_counter, name, help, labels, [node, field] { return static_cast<double>(node->StoreStats().*field); });
+    tier_value(is_counter, name, help, labels,
+               [node, field] { return static_cast<double>(node->StoreStats().*field); });
   };
   const auto move_value = [&](bool is_counter, const std::string& name, const std::string& help,
                               const std::string& tier, auto field) {

@@ -114,8 +114,8 @@ TEST(NodeTiers, ABadCopyIsCompiledAgainAndNobodySeesIt) {
   harness.Stop();
   DamageSegments(harness.disk_folder());
   harness.StartAgain();
-  auto located = harness.node().Locate(
-      SyntheticQuery({TokenRange(100, 8), TokenRange(108, 8), TokenRange(116, 8)}), Soon());
+  auto located =
+      harness.node().Locate(SyntheticQuery({TokenRange(100, 8), TokenRange(108, 8), TokenRange(116, 8)}), Soon());
   ASSERT_TRUE(located.ok()) << located.status();
   for (size_t i = 0; i < 3; ++i) {
     EXPECT_EQ((*located)[i].origin, BlockOrigin::kCompiled);
@@ -202,7 +202,8 @@ TEST(NodeTiers, APinnedDocumentStaysInMemoryAndComesBackAfterARestart) {
   ASSERT_TRUE(pinned.ok()) << pinned.status();
   EXPECT_EQ(pinned->chunk_count, 2);
   WaitForResident(harness, "kept", 2);
-  for (int32_t first = 500; first < 564; first += 8) EXPECT_EQ(OriginOf(harness, TokenRange(first, 8)), BlockOrigin::kHeld);
+  for (int32_t first = 500; first < 564; first += 8)
+    EXPECT_EQ(OriginOf(harness, TokenRange(first, 8)), BlockOrigin::kHeld);
   EXPECT_EQ(harness.node().ResidentChunks({"default", "kept"}), 2);
   WaitForCopies(harness);
   harness.Restart();

@@ -11,9 +11,9 @@ namespace epic {
 absl::StatusOr<std::vector<ChunkKey>> PinnedDocuments::Add(const DocumentName& name, const std::vector<Chunk>& chunks) {
   std::vector<Chunk> distinct = chunks;
   std::sort(distinct.begin(), distinct.end(), [](const Chunk& a, const Chunk& b) { return a.key < b.key; });
-  distinct.erase(std::unique(distinct.begin(), distinct.end(),
-                             [](const Chunk& a, const Chunk& b) { return a.key == b.key; }),
-                 distinct.end());
+  distinct.erase(
+      std::unique(distinct.begin(), distinct.end(), [](const Chunk& a, const Chunk& b) { return a.key == b.key; }),
+      distinct.end());
   std::vector<ChunkKey> fresh;
   size_t fresh_bytes = 0;
   const MutexLock lock(mutex_);

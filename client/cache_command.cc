@@ -188,11 +188,11 @@ void DeclareCacheCommand(CLI::App& app, CacheOptions* options, std::function<voi
   });
   if (const char* node = std::getenv(kNodeVariable); node != nullptr && *node != '\0') options->node = node;
   // Not by envname(): a variable must not stand against --offline, as an option on the command line does.
-  CLI::Option* node = cache
-                          ->add_option("--node", options->node,
-                                       fmt::format("cache node to talk to, HOST:PORT, or the environment's {}; without "
-                                                   "either, the router's only one",
-                                                   kNodeVariable));
+  CLI::Option* node =
+      cache->add_option("--node", options->node,
+                        fmt::format("cache node to talk to, HOST:PORT, or the environment's {}; without "
+                                    "either, the router's only one",
+                                    kNodeVariable));
   const auto declare = [&](const char* name, const char* description, CacheAction action) {
     CLI::App* command = cache->add_subcommand(name, description);
     command->callback([options, action, chosen] {
@@ -228,15 +228,16 @@ absl::StatusOr<std::string> OnlyNode(const ClientOptions& options) {
 
 absl::Status RunCache(const CommonOptions& common, const CacheOptions& options, const OfflineVerifier& verify_offline) {
   if (!options.offline.data_dir.empty()) return RunCacheOffline(options, verify_offline, common.json, std::cout);
-  CacheAdminOptions node_options;
-  node_options.node = options.node;
-  if (options.node.empty()) {
-    EPIC_ASSIGN_OR_RETURN(node_options.node, OnlyNode(common.client));
+  CacheOptions resolved = options;
+  if (resolved.node.empty()) {
+    EPIC_ASSIGN_OR_RETURN(resolved.node, OnlyNode(common.client));
   }
+  CacheAdminOptions node_options;
+  node_options.node = resolved.node;
   node_options.tenant = common.client.tenant;
   node_options.control_timeout = common.client.control_timeout;
   EPIC_ASSIGN_OR_RETURN(const auto node, CacheAdminClient::Connect(node_options));
-  return RunCacheOnNode(*node, options, common.json, std::cout, std::cerr);
+  return RunCacheOnNode(*node, resolved, common.json, std::cout, std::cerr);
 }
 
 absl::Status RunCacheOnNode(CacheAdminClient& node, const CacheOptions& options, bool json, std::ostream& out,

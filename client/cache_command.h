@@ -23,7 +23,7 @@ enum class CacheAction { kStats, kPin, kUnpin, kEvict, kVerify, kCompact };
 
 struct CacheOptions {
   CacheAction action = CacheAction::kStats;
-  std::string node;  // HOST:PORT; empty: the only one that the router knows
+  std::string node;                       // HOST:PORT; empty: the only one that the router knows
   std::vector<std::string> document_ids;  // pin, unpin, evict
   bool all = false;                       // evict: every block; then there are no document_ids
   std::string tier = "all";               // evict, verify: host, disk or all

@@ -140,6 +140,7 @@ Outcome RunOn(FakeNode& node, const CacheOptions& options, bool json = false) {
 
 CacheOptions Asking(CacheAction action, std::vector<std::string> ids = {}) {
   CacheOptions options;
+  options.node = "127.0.0.1:7401";
   options.action = action;
   options.document_ids = std::move(ids);
   return options;

@@ -97,8 +97,8 @@ class Session {
     // A run in another encoding is another run.
     const std::string own_name =
         options.kv_dtype == "bf16" ? "this process" : fmt::format("this process, chunks in {}", options.kv_dtype);
-    EPIC_ASSIGN_OR_RETURN(session->subject_, EvalSubject::Create(client, is_own ? "" : options.model,
-                                                                 is_own ? own_name : client.server));
+    EPIC_ASSIGN_OR_RETURN(session->subject_,
+                          EvalSubject::Create(client, is_own ? "" : options.model, is_own ? own_name : client.server));
     return session;
   }
 

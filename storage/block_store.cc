@@ -352,8 +352,8 @@ absl::StatusOr<BlockStore::Lease> BlockStore::Publish(Reservation reservation, d
   EPIC_ASSIGN_OR_RETURN(KvBlockView view, KvBlockView::Parse(reservation.bytes()));
   EPIC_RETURN_IF_ERROR(view.VerifyPayload());
   if (impl_->options.protect_published) {
-    EPIC_RETURN_IF_ERROR(impl_->arena->Protect(reservation.offset_, reservation.padded_bytes().size(),
-                                               HostArena::Access::kRead));
+    EPIC_RETURN_IF_ERROR(
+        impl_->arena->Protect(reservation.offset_, reservation.padded_bytes().size(), HostArena::Access::kRead));
   }
   const ChunkKey key = view.info().key;
   {

@@ -3,8 +3,8 @@
 // The arena is one mapping of a fixed size with an offset allocator: the hard limit in bytes of the tier, blocks and
 // padding included. A block goes through three states: reserved (being written by one caller, invisible), published
 // (immutable, visible, evictable), gone. What makes room is chosen by an eviction policy (core/eviction_policy.h) among
-// the published blocks that are neither pinned nor under a lease. With `protect_published` every published block is made
-// read-only with mprotect, so that a stray write faults.
+// the published blocks that are neither pinned nor under a lease. With `protect_published` every published block is
+// made read-only with mprotect, so that a stray write faults.
 //
 // Beside its bytes in the arena a block costs a few hundred bytes of bookkeeping: what its header says is read again by
 // each lease. Thread-safe. A lease is an RAII handle that keeps an edition's bytes in place; it must not outlive the
@@ -75,7 +75,7 @@ class BlockStore {
     const KvBlockView& view() const;  // REQUIRES: *this
     uint64_t edition() const { return view().edition(); }
     double recompile_cost_us() const;  // as it was published with. REQUIRES: *this
-    Lease Share() const;  // a second handle on the same edition
+    Lease Share() const;               // a second handle on the same edition
     void Reset();
 
    private:

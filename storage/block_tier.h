@@ -54,8 +54,8 @@ class BlockTier {
     double recompile_cost_us = 0;  // as it was given with the block
   };
   virtual std::optional<Entry> Find(const ChunkKey& key) const = 0;
-  // Takes in a sealed, verified block; what makes room for it is the tier's own choice. False: held already, or not worth
-  // the room. RESOURCE_EXHAUSTED: no room can be made now. UNAVAILABLE: it could not be written.
+  // Takes in a sealed, verified block; what makes room for it is the tier's own choice. False: held already, or not
+  // worth the room. RESOURCE_EXHAUSTED: no room can be made now. UNAVAILABLE: it could not be written.
   virtual absl::StatusOr<bool> Write(const KvBlockView& block, double recompile_cost_us) = 0;
   // Copies a block into `padded_out`: block_bytes and what is left of the last page of kBlockAlignmentBytes, aligned to
   // that. Everything is verified: header, key, edition, every checksum. NOT_FOUND. DATA_LOSS and UNAVAILABLE: the entry

@@ -485,8 +485,7 @@ TEST_F(DiskTierTest, VerifyAllDropsWhatIsNotSoundAndCanBeStopped) {
   EXPECT_EQ(verified->blocks_done, 10u);
   EXPECT_EQ(verified->faults.size(), 1u);
   EXPECT_FALSE(tier.Find(TestBlock(4).key()).has_value());
-  const absl::Status stopped =
-      tier.VerifyAll([](const VerifyProgress& done) { return done.blocks_done < 3; }).status();
+  const absl::Status stopped = tier.VerifyAll([](const VerifyProgress& done) { return done.blocks_done < 3; }).status();
   EXPECT_EQ(stopped.code(), absl::StatusCode::kCancelled);
   EXPECT_THAT(std::string(stopped.message()), HasSubstr("3 of 9"));
 }

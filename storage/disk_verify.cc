@@ -25,8 +25,7 @@ absl::Status VerifyBlock(SegmentFile& file, const AdoptedBlock& block, ScratchBl
     return absl::DataLossError(fmt::format("its range holds chunk {}", view.info().key.Hex()));
   }
   if (view.edition() != block.entry.edition) {
-    return absl::DataLossError(
-        fmt::format("edition {:016x}, expected {:016x}", view.edition(), block.entry.edition));
+    return absl::DataLossError(fmt::format("edition {:016x}, expected {:016x}", view.edition(), block.entry.edition));
   }
   return view.VerifyPayload();
 }

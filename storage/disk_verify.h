@@ -20,9 +20,9 @@ struct DiskReport {
 };
 
 // Reads every block that the index names and compares it with its key and checksums. Changes nothing. Fills `report` as
-// far as it gets and calls `progress` (may be null) after each block. OK where all is sound; DATA_LOSS where `report` has
-// faults; NOT_FOUND where there is no disk tier in the folder; FAILED_PRECONDITION where a running node has it or a newer
-// version wrote it.
+// far as it gets and calls `progress` (may be null) after each block. OK where all is sound; DATA_LOSS where `report`
+// has faults; NOT_FOUND where there is no disk tier in the folder; FAILED_PRECONDITION where a running node has it or a
+// newer version wrote it.
 absl::Status VerifyDiskTier(const std::string& folder, DiskReport* report,
                             const std::function<void(const DiskReport&)>& progress);
 

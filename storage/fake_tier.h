@@ -52,7 +52,8 @@ class FakeTier : public BlockTier {
     MutexLock lock(mutex_);
     WaitUntilOpen();
     if (!write_failure_.ok()) return write_failure_;
-    Block held{{block.bytes().size(), block.edition(), recompile_cost_us}, {block.bytes().begin(), block.bytes().end()}};
+    Block held{{block.bytes().size(), block.edition(), recompile_cost_us},
+               {block.bytes().begin(), block.bytes().end()}};
     return blocks_.emplace(block.info().key, std::move(held)).second;
   }
   absl::Status Read(const ChunkKey& key, std::span<std::byte> padded_out) override {

@@ -25,8 +25,8 @@ absl::Status NoMemory(size_t bytes, const char* step, int error) {
 
 absl::StatusOr<std::unique_ptr<HostArena>> HostArena::Create(size_t bytes, const HostArenaOptions& options) {
   if (options.reserved_huge_pages && bytes % kHugePageBytes != 0) {
-    return absl::InvalidArgumentError(
-        fmt::format("a host tier of {} bytes on reserved huge pages, expected a multiple of {}", bytes, kHugePageBytes));
+    return absl::InvalidArgumentError(fmt::format(
+        "a host tier of {} bytes on reserved huge pages, expected a multiple of {}", bytes, kHugePageBytes));
   }
   const unsigned huge_flags = options.reserved_huge_pages ? MFD_HUGETLB | MFD_HUGE_2MB : 0U;
   const int memfd = memfd_create("epic-host-tier", MFD_CLOEXEC | MFD_ALLOW_SEALING | huge_flags);

@@ -271,8 +271,8 @@ FolderLock::~FolderLock() { env_->UnlockFile(lock_).PermitUncheckedError(); }
 
 namespace {
 
-// Puts the names of a folder and of those above it on stable storage: whoever made them, this process or another, may not
-// have. A folder above that cannot be opened was not made by this user.
+// Puts the names of a folder and of those above it on stable storage: whoever made them, this process or another, may
+// not have. A folder above that cannot be opened was not made by this user.
 void SyncNamesAbove(const fs::path& folder) {
   for (fs::path above = folder.parent_path(); !above.empty(); above = above.parent_path()) {
     const int descriptor = open(above.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);

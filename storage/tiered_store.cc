@@ -276,7 +276,8 @@ double TieredStore::LoadCostUs(size_t bytes) const {
 bool TieredStore::WaitForWrites(Clock::time_point deadline) {
   MutexLock lock(mutex_);
   bool in_time = true;
-  while (!stopping_ && in_time && (!writes_.empty() || writes_running_ > 0)) in_time = idle_.WaitUntil(mutex_, deadline);
+  while (!stopping_ && in_time && (!writes_.empty() || writes_running_ > 0))
+    in_time = idle_.WaitUntil(mutex_, deadline);
   return writes_.empty() && writes_running_ == 0;
 }
 

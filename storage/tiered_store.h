@@ -83,8 +83,8 @@ class TieredStore {
   bool OnDisk(const ChunkKey& key) const { return disk_ != nullptr && disk_->Find(key).has_value(); }
   bool Holds(const ChunkKey& key) const { return host_->Contains(key) || OnDisk(key); }
 
-  // BlockStore::Publish, and a copy to disk in the background where there is none. `compile_us`: what compiling it took;
-  // of no importance where it came from disk.
+  // BlockStore::Publish, and a copy to disk in the background where there is none. `compile_us`: what compiling it
+  // took; of no importance where it came from disk.
   absl::StatusOr<BlockStore::Lease> Publish(BlockStore::Reservation reservation, double compile_us);
 
   // Fills `reservation` with the block of `info` (as HostInfo) from disk, then calls `on_done` with its edition, once,
@@ -93,8 +93,9 @@ class TieredStore {
   absl::Status Load(const KvBlockInfo& info, std::span<std::byte> padded_block,
                     std::function<void(absl::StatusOr<uint64_t>)> on_done) EPIC_EXCLUDES(mutex_);
 
-  // The block of `info`, in the encoding that `info` asks for, from whichever tier has it; in place where it can be, else
-  // in memory of its own, outside of the host tier. Neither a touch nor a count. NOT_FOUND, DATA_LOSS, UNAVAILABLE.
+  // The block of `info`, in the encoding that `info` asks for, from whichever tier has it; in place where it can be,
+  // else in memory of its own, outside of the host tier. Neither a touch nor a count. NOT_FOUND, DATA_LOSS,
+  // UNAVAILABLE.
   absl::StatusOr<std::shared_ptr<const KvBlockView>> View(const KvBlockInfo& info);
 
   // Forgets a block in every tier.
@@ -146,7 +147,7 @@ class TieredStore {
   CondVar idle_;
   std::deque<PendingLoad> loads_ EPIC_GUARDED_BY(mutex_);
   std::deque<PendingWrite> writes_ EPIC_GUARDED_BY(mutex_);
-  size_t write_bytes_ EPIC_GUARDED_BY(mutex_) = 0;  // of those that wait or are under way
+  size_t write_bytes_ EPIC_GUARDED_BY(mutex_) = 0;                      // of those that wait or are under way
   absl::flat_hash_set<ChunkKey> writes_known_ EPIC_GUARDED_BY(mutex_);  // that wait
   size_t loads_running_ EPIC_GUARDED_BY(mutex_) = 0;
   size_t writes_running_ EPIC_GUARDED_BY(mutex_) = 0;
@@ -155,8 +156,8 @@ class TieredStore {
   std::vector<std::thread> threads_;  // last: they use all the others
 };
 
-// EncodeKvBlock, but a block with values beyond the range of fp16 is kept as bf16, which takes the same room: readers take
-// a block in whatever encoding it has.
+// EncodeKvBlock, but a block with values beyond the range of fp16 is kept as bf16, which takes the same room: readers
+// take a block in whatever encoding it has.
 absl::Status EncodeOrKeep(const KvBlockView& source, KvDtype target, std::span<std::byte> out);
 
 }  // namespace epic

@@ -46,8 +46,9 @@ class TieredStoreTest : public testing::Test {
     const KvBlockInfo info = store_->HostInfo(Info(first_token));
     BlockStore::Reservation reservation = store_->host().Reserve(KvBlockBytes(info)).value();
     std::promise<absl::StatusOr<uint64_t>> done;
-    const absl::Status begun = store_->Load(info, reservation.padded_bytes(),
-                                            [&](absl::StatusOr<uint64_t> edition) { done.set_value(std::move(edition)); });
+    const absl::Status begun = store_->Load(info, reservation.padded_bytes(), [&](absl::StatusOr<uint64_t> edition) {
+      done.set_value(std::move(edition));
+    });
     if (!begun.ok()) return begun;
     const absl::StatusOr<uint64_t> edition = done.get_future().get();
     if (!edition.ok()) return edition.status();
@@ -215,9 +216,10 @@ TEST_F(TieredStoreTest, QueuesAreBounded) {
   const KvBlockInfo info = Info(9);
   ScratchBlock first(KvBlockBytes(info));
   std::promise<absl::Status> ended;
-  ASSERT_TRUE(store_->Load(info, first.padded_bytes(), [&](absl::StatusOr<uint64_t> edition) {
-                        ended.set_value(edition.status());
-                      }).ok());
+  ASSERT_TRUE(store_
+                  ->Load(info, first.padded_bytes(),
+                         [&](absl::StatusOr<uint64_t> edition) { ended.set_value(edition.status()); })
+                  .ok());
   ScratchBlock second(KvBlockBytes(info));
   const absl::Status refused = store_->Load(info, second.padded_bytes(), [](absl::StatusOr<uint64_t>) { FAIL(); });
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
@@ -233,9 +235,10 @@ TEST_F(TieredStoreTest, StoppingGivesUpWhatWaits) {
   const KvBlockInfo info = Info(9);
   ScratchBlock block(KvBlockBytes(info));
   std::promise<absl::Status> ended;
-  ASSERT_TRUE(store_->Load(info, block.padded_bytes(), [&](absl::StatusOr<uint64_t> edition) {
-                        ended.set_value(edition.status());
-                      }).ok());
+  ASSERT_TRUE(store_
+                  ->Load(info, block.padded_bytes(),
+                         [&](absl::StatusOr<uint64_t> edition) { ended.set_value(edition.status()); })
+                  .ok());
   std::thread stopper([&] { store_->Stop(); });
   disk_->Open();
   stopper.join();

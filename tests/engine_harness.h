@@ -26,6 +26,10 @@ std::string ModelPathFromEnvironment();
 // source tree, else empty.
 std::string QwenModelPath();
 
+// How much further from the reference results may be where the processor's kernels round activations to bf16
+// (CpuKernels::rounds_activations), measured with room to spare.
+inline constexpr double kRoundedActivationsRatioMax = 1.5;
+
 // A tiny model of the source tree with golden outputs (tests/golden/README.md).
 struct GoldenModel {
   std::string name;           // letters and digits, for the names of tests

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/cpu/kernels.h"
 #include "tests/engine_harness.h"
 
 namespace epic::testing {
@@ -26,7 +27,7 @@ class LinkerInvariantsTest : public ::testing::TestWithParam<GoldenModel> {
         largest = std::max(largest, result["bf16_kv_error"]["max_abs"].get<double>());
       }
     }
-    return 1.5 * largest;
+    return 1.5 * largest * (SelectCpuKernels()->rounds_activations ? kRoundedActivationsRatioMax : 1);
   }
 
   std::vector<int32_t> Tokens(int count) {

@@ -7,12 +7,16 @@
 //
 // Events are `begin PART KEY STATE` and `done PART KEY STATE`: the key goes into the state, and has gone into it. A
 // part is a thing that has promised to be durable. To test another, derive from Part and add it in OpenParts.
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <sstream>
 #include <string>
@@ -21,7 +25,10 @@
 
 #include "core/sync.h"
 #include "fmt/format.h"
+#include "storage/disk_tier.h"
+#include "storage/disk_tier_testing.h"
 #include "storage/manifest.h"
+#include "storage/scratch_block.h"
 
 namespace epic {
 namespace {
@@ -49,12 +56,14 @@ class Part {
   virtual std::string StateOf(const std::string& key) = 0;
   // How many keys are there, in whatever state but `absent`.
   virtual int64_t Total() = 0;
+  // Ends the process where something is there that must not be.
+  virtual void Check() {}
 
  private:
   const std::string name_;
 };
 
-// Documents with their chunk list: `present`, with every byte as it was written, or `absent`.
+// Documents with their chunk list: `present` or `pinned`, with every byte as it was written, or `absent`.
 class Documents : public Part {
  public:
   explicit Documents(std::shared_ptr<Manifest> manifest) : Part("document"), manifest_(std::move(manifest)) {
@@ -70,8 +79,10 @@ class Documents : public Part {
   }
 
   void Change(Random& random) override {
-    if (random() % 3 == 0) {
+    if (const uint64_t kind = random() % 6; kind < 2) {
       if (const int64_t number = TakePresent(random); number >= 0) Delete(number);
+    } else if (kind == 2) {
+      if (const int64_t number = TakePresent(random); number >= 0) Pin(number, random() % 3 != 0);
     } else {
       Put(NextNumber());
     }
@@ -86,7 +97,8 @@ class Documents : public Part {
       return fmt::format("half: {}; {}", document.status().ToString(), chunks.status().ToString());
     const bool same =
         *document == Record(number) && EncodeChunkListRecord(*chunks) == EncodeChunkListRecord(Chunks(number));
-    return same ? "present" : "other than written";
+    if (!same) return "other than written";
+    return manifest_->IsPinned(kTenant, key).value() ? "pinned" : "present";
   }
 
   int64_t Total() override { return manifest_->CountDocuments().value(); }
@@ -144,6 +156,16 @@ class Documents : public Part {
     present_.push_back(number);
   }
 
+  void Pin(int64_t number, bool pinned) {
+    const char* const state = pinned ? "pinned" : "present";
+    Report("begin", name(), KeyOf(number), state);
+    const absl::Status set = manifest_->SetPinned(kTenant, KeyOf(number), pinned);
+    if (!set.ok()) Fail(set.ToString());
+    Report("done", name(), KeyOf(number), state);
+    const MutexLock lock(mutex_);
+    present_.push_back(number);
+  }
+
   void Delete(int64_t number) {
     Report("begin", name(), KeyOf(number), "absent");
     const absl::Status deleted = manifest_->DeleteDocument(kTenant, KeyOf(number));
@@ -157,6 +179,44 @@ class Documents : public Part {
   std::vector<int64_t> present_ EPIC_GUARDED_BY(mutex_);
 };
 
+// Blocks of the disk tier, which promises nothing after power loss but this: what it gives is what was written.
+class Blocks : public Part {
+ public:
+  explicit Blocks(std::unique_ptr<DiskTier> disk) : Part("block"), disk_(std::move(disk)) {}
+
+  void Change(Random& random) override {
+    const TestBlock block = BlockOf(static_cast<int>(random() % kBlocks));
+    if (random() % 4 == 0) {
+      disk_->Drop(block.key());
+    } else if (const absl::Status written = disk_->Write(block.view(), 1).status(); !written.ok()) {
+      Fail(written.ToString());
+    }
+  }
+  std::string StateOf(const std::string& /*key*/) override { return "absent"; }
+  int64_t Total() override { return 0; }
+
+  void Check() override {
+    for (int number = 0; number < kBlocks; ++number) {
+      const TestBlock block = BlockOf(number);
+      const std::optional<BlockTier::Entry> entry = disk_->Find(block.key());
+      if (!entry) continue;
+      ScratchBlock read(entry->block_bytes);
+      // An entry that is not sound is found out, and gone.
+      if (!disk_->Read(block.key(), read.padded_bytes()).ok()) continue;
+      if (!std::equal(read.bytes().begin(), read.bytes().end(), block.bytes().begin(), block.bytes().end())) {
+        Fail(fmt::format("block {} is other than written", number));
+      }
+    }
+  }
+
+ private:
+  static constexpr int kBlocks = 150;
+  // Of many sizes, so that ranges are cut and joined.
+  static TestBlock BlockOf(int number) { return TestBlock(number, 1 + number % 7, 32 + 32 * (number % 5)); }
+
+  const std::unique_ptr<DiskTier> disk_;
+};
+
 using Parts = std::vector<std::unique_ptr<Part>>;
 
 Parts OpenParts(const std::string& folder) {
@@ -164,6 +224,15 @@ Parts OpenParts(const std::string& folder) {
   if (!manifest.ok()) Fail(manifest.status().ToString());
   Parts parts;
   parts.push_back(std::make_unique<Documents>(*std::move(manifest)));
+  // Less than all blocks take, so that some are evicted.
+  DiskTierOptions options;
+  options.folder = folder + "/blocks";
+  options.capacity_bytes = size_t{5} << 20;
+  options.segment_bytes = size_t{1} << 20;
+  options.free_bytes_min = 0;
+  auto disk = DiskTier::Open(options, std::make_unique<TestLruPolicy>());
+  if (!disk.ok()) Fail(disk.status().ToString());
+  parts.push_back(std::make_unique<Blocks>(*std::move(disk)));
   return parts;
 }
 
@@ -184,13 +253,18 @@ void Look(const Parts& parts) {
   std::string name;
   std::string key;
   while (std::cin >> name >> key) std::cout << fmt::format("{} {} {}\n", name, key, by_name.at(name)->StateOf(key));
-  for (const auto& part : parts) std::cout << fmt::format("{} total {}\n", part->name(), part->Total());
+  for (const auto& part : parts) {
+    part->Check();
+    std::cout << fmt::format("{} total {}\n", part->name(), part->Total());
+  }
 }
 
 }  // namespace
 }  // namespace epic
 
 int main(int argc, char** argv) {
+  // Standard output is for what was done and found.
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("power_loss_driver"));
   const std::string mode = argc > 2 ? argv[1] : "";
   if (mode == "write" && argc == 5) {
     epic::WriteUntilKilled(epic::OpenParts(argv[2]), std::atoi(argv[3]), std::strtoull(argv[4], nullptr, 10));

@@ -326,11 +326,13 @@ class Start(EpicTest):
     def test_a_manifest_that_is_damaged(self):
         data = self.folder / "damaged"
         shutil.copytree(self.data, data)
-        manifest = data / "manifest"
-        current = manifest / "CURRENT"
-        current.write_bytes(b"MANIFEST-999999\n")
-        self.refuse(manifest, "damaged", data=data)
-        self.assertEqual(current.read_bytes(), b"MANIFEST-999999\n")
+        copies = [data / "manifest", data / "manifest-copy"]
+        for copy in copies:
+            (copy / "CURRENT").write_bytes(b"MANIFEST-999999\n")
+        for copy in copies:
+            self.refuse(copy, "damaged", data=data)
+        for copy in copies:
+            self.assertEqual((copy / "CURRENT").read_bytes(), b"MANIFEST-999999\n")
 
     def test_options_that_are_none(self):
         for options, parts in (
