@@ -407,6 +407,23 @@ class FullDisk(DiskFaultsTest):
         self.assertLessEqual({*names, "late", "last", "north"}, set(self.epic.documents()))
         self.assertEqual(self.answers(names[:8]), {name: before[name] for name in names[:8]})
 
+    def test_compacting_on_a_full_disk_does_no_harm(self):
+        folder = self.limited_disk(112)
+        ballast = folder / "ballast"
+        self.serve(folder / "data")
+        self.register(*NAMES)
+        self.node.wait_copied(len(NAMES))
+        before = self.answers(NAMES)
+        self.fill(ballast, 0)
+        self.assert_sentence(self.node.run("compact"), folder / "data" / "manifest", "free some space")
+        self.assertEqual(self.answers(NAMES), before)
+        ballast.unlink()
+        # As the operators' page advises: without a restart.
+        self.epic.ok("documents", "delete", "east")
+        self.node.json("compact")
+        self.register("late")
+        self.assert_alive()
+
 
 class PowerLoss(DiskFaultsTest):
     """What was acknowledged survives; what the disk tier holds afterwards is sound, or dropped."""

@@ -107,7 +107,7 @@ class TiersTest(EpicTest):
     def refuse_to_serve(self, data, prefix=(), **options):
         """What `epic up` says that does not come to serve; it must end by itself."""
         arguments = up_arguments(free_address(), free_address(), data) + flags(**(self.options | options))
-        return run(*prefix, *arguments)
+        return run(*prefix, *arguments, seconds=60)
 
     def text_of(self, name, words=DOCUMENT_WORDS):
         return self.write(f"{name}.txt", prose(name, words))

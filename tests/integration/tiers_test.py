@@ -559,7 +559,7 @@ class Options(TiersTest):
             (["lease-socket-uids", "root"], {"lease_socket_uids": "root"}),
             (["lease-socket", 300, 107], {"lease_socket": "/" + "x" * 299}),
         ):
-            with self.subTest(options):
+            with self.subTest(list(options)):
                 self.assert_nothing_is_left(self.refuse(*parts, **options))
 
     def test_options_that_cannot_be_parsed(self):
@@ -604,7 +604,7 @@ class Options(TiersTest):
         self.assertEqual(self.process.terminate(), 0, self.process.log)
         before = fingerprint(data)
         for options in ({"kv_dtype": "int9"}, {"disk_capacity_bytes": "5"}, {"lease_socket": "/" + "x" * 299}):
-            with self.subTest(options):
+            with self.subTest(list(options)):
                 self.assert_sentence(self.refuse_to_serve(data, **options))
                 self.assertEqual(fingerprint(data), before)
 
