@@ -42,7 +42,8 @@ class DiskFaultsTest(TiersTest):
     def register_code(self, name):
         """(code, sentence) of a registration on the wire."""
         text = self.text_of(name).read_text()
-        reply = wire.call(self.epic.server, "epic.v1.DocumentService/CreateDocument", wire.message((2, name), (3, text)))
+        request = wire.message((2, name), (3, text))
+        reply = wire.call(self.epic.server, "epic.v1.DocumentService/CreateDocument", request)
         return reply.code, reply.sentence
 
     def assert_alive(self):
@@ -213,7 +214,8 @@ class ReadErrors(DiskFaultsTest):
         self.process.kill()
         # At the start, from a disk on which nothing can be read: it says so, and leaves the copy alone.
         copy = fingerprint(self.data / "manifest-copy")
-        self.assert_sentence(self.refuse_to_serve(self.data, self.disk.prefix()), self.data / "manifest", "check the disks")
+        refusal = self.refuse_to_serve(self.data, self.disk.prefix())
+        self.assert_sentence(refusal, self.data / "manifest", "check the disks")
         self.assertEqual(fingerprint(self.data / "manifest-copy"), copy)
         # From a disk of which one piece cannot be read: the copy takes over, and the node says which file it was.
         self.disk.set_faults("read nth 2 data/manifest/*.sst")
@@ -321,7 +323,6 @@ class FullDisk(DiskFaultsTest):
         self.assertEqual(self.answers(NAMES), before)
 
     def test_changes_that_a_disk_without_a_byte_cannot_take(self):
-        """Deletions and pins are tried until the end. Where that comes they are refused, and the node goes on."""
         disk, before = self.serve_without_a_byte()
         for attempt in (("documents", "delete", "east"), ("documents", "delete", "south")):
             self.assert_sentence(self.epic.run(*attempt), self.data / "manifest", "No space left")

@@ -6,7 +6,6 @@ Faults of the file system itself are in disk_faults_test.py.
 
 import os
 import pathlib
-import random
 import shutil
 import signal
 import socket
@@ -409,7 +408,7 @@ class SeparateProcesses(TiersTest):
         return self.node.tier("host")["lease_count"]
 
     def begin_request(self, name):
-        """A question whose worker holds a lease and waits for the block's bytes. The thread and where its answer goes."""
+        """A question whose worker holds a lease and waits for the block's bytes: (its thread, where its answer goes)."""
         # The worker learns of the lease socket by its first answer.
         self.epic.ask([name], linker=LINKER, tokens=2)
         self.epic.wait_idle()
