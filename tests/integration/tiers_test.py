@@ -429,6 +429,10 @@ class SeparateProcesses(TiersTest):
         thread.join(120)
         self.assertFalse(thread.is_alive(), "the question was not answered in time")
 
+    def worker_stands_still(self):
+        tasks = pathlib.Path(f"/proc/{self.worker_process.pid}/task").glob("*/stat")
+        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in tasks)
+
     def test_a_restarted_node_serves_its_worker_from_disk(self):
         names = DOCUMENTS[:2]
         before = {name: self.epic.ask([name], linker=LINKER)["token_ids"] for name in names}
@@ -464,8 +468,9 @@ class SeparateProcesses(TiersTest):
         before = self.epic.ask(["south"], linker=LINKER, tokens=4)["token_ids"]
         thread, answers = self.begin_request("south")
         self.worker_process.signal(signal.SIGSTOP)
-        self.tap.open()
         try:
+            wait_until(self.worker_stands_still, "all threads of the worker have stopped")
+            self.tap.open()
             # Other traffic goes on, and wants room: the block that the worker reads stays.
             for i in range(12):
                 self.register_large(f"other{i}")
