@@ -33,6 +33,7 @@ struct CompileQueue::Entry {
   bool counts_as_background = false;
   bool found_no_room = false;
   uint64_t completions_seen = 0;  // when it found no room
+  steady_clock::time_point looks_again_at = steady_clock::time_point::max();
   int tickets = 0;
   std::shared_ptr<ChunkCompiler::Job> handle;
   bool done = false;
@@ -185,11 +186,14 @@ CompileQueue::Step CompileQueue::NextStep() {
       return step;
     }
     if (stopping_ && urgent_.empty() && running_ == 0 && loading_ == 0) return step;
+    look_again_at_ = steady_clock::time_point::max();
     if (TakeLoad(&step) || TakeUrgent(&step) || TakeBackground(&step)) return step;
     const bool takes_background = !stopping_ && may_have_background_ && urgent_.empty() && to_load_.empty() &&
                                   running_ < options_.running_max &&
                                   background_running_ < options_.background_running_max;
-    if (!takes_background) {
+    if (!takes_background && look_again_at_ != steady_clock::time_point::max()) {
+      work_.WaitUntil(mutex_, look_again_at_);
+    } else if (!takes_background) {
       work_.Wait(mutex_);
     } else if (steady_clock::now() < background_after_) {
       work_.WaitUntil(mutex_, background_after_);
@@ -214,6 +218,14 @@ void CompileQueue::SetRunning(Entry& entry, bool running) {
   (entry.loads ? loading_ : running_) += running ? 1 : -1;
 }
 
+bool CompileQueue::WaitsForRoom(const Entry& entry) {
+  if (!entry.found_no_room || entry.completions_seen != completions_) return false;
+  if (entry.looks_again_at <= steady_clock::now()) return false;
+  if (entry.looks_again_at == steady_clock::time_point::max() && running_ + loading_ == 0) return false;
+  look_again_at_ = std::min(look_again_at_, entry.looks_again_at);
+  return true;
+}
+
 bool CompileQueue::TakeLoad(Step* step) {
   if (to_load_.empty()) return false;
   const EntryPointer entry = to_load_.front();
@@ -221,9 +233,7 @@ bool CompileQueue::TakeLoad(Step* step) {
     step->kind = Step::Kind::kAbandon;
     step->reason = absl::CancelledError("nobody waits for the chunk any more");
   } else {
-    const bool waits_for_room =
-        entry->found_no_room && entry->completions_seen == completions_ && running_ + loading_ > 0;
-    if (loading_ >= options_.loading_max || waits_for_room) return false;
+    if (loading_ >= options_.loading_max || WaitsForRoom(*entry)) return false;
     step->kind = Step::Kind::kStart;
     SetRunning(*entry, true);
   }
@@ -243,9 +253,7 @@ bool CompileQueue::TakeUrgent(Step* step) {
                              : absl::CancelledError("nobody waits for the chunk any more");
   } else {
     // What found no room tries again when something that ran has finished, and may have left room.
-    const bool waits_for_room =
-        entry->found_no_room && entry->completions_seen == completions_ && running_ + loading_ > 0;
-    if (running_ >= options_.running_max || waits_for_room) return false;
+    if (running_ >= options_.running_max || WaitsForRoom(*entry)) return false;
     step->kind = Step::Kind::kStart;
     SetRunning(*entry, true);
   }
@@ -307,9 +315,10 @@ void CompileQueue::Start(const EntryPointer& entry) {
       return;
     }
   }
+  const bool was_copying = store_->copies_running() > 0;
   absl::StatusOr<BlockStore::Reservation> reservation = store_->host().Reserve(KvBlockBytes(store_->HostInfo(info)));
   if (!reservation.ok()) {
-    OnNoRoom(entry, reservation.status());
+    OnNoRoom(entry, reservation.status(), was_copying || store_->copies_running() > 0);
     return;
   }
   entry->reservation.emplace(*std::move(reservation));
@@ -409,7 +418,7 @@ void CompileQueue::Submit(const EntryPointer& entry) {
   if (cancel) (*handle)->Cancel();
 }
 
-void CompileQueue::OnNoRoom(const EntryPointer& entry, const absl::Status& status) {
+void CompileQueue::OnNoRoom(const EntryPointer& entry, const absl::Status& status, bool is_copying) {
   const size_t block_bytes = KvBlockBytes(store_->HostInfo(entry->job.info));
   const size_t capacity_bytes = store_->host().Stats().capacity_bytes;
   if (status.code() == absl::StatusCode::kResourceExhausted && block_bytes > capacity_bytes) {
@@ -421,10 +430,10 @@ void CompileQueue::OnNoRoom(const EntryPointer& entry, const absl::Status& statu
   }
   {
     MutexLock lock(mutex_);
-    if (status.code() == absl::StatusCode::kResourceExhausted && entry->urgent && running_ + loading_ > 1 &&
-        !stopping_) {
+    if (absl::IsResourceExhausted(status) && entry->urgent && !stopping_ && (running_ + loading_ > 1 || is_copying)) {
       entry->found_no_room = true;
       entry->completions_seen = completions_;
+      entry->looks_again_at = is_copying ? steady_clock::now() + options_.copy_delay : steady_clock::time_point::max();
       SetRunning(*entry, false);
       (entry->loads ? to_load_ : urgent_).push_front(entry);
       return;

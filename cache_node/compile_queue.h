@@ -46,6 +46,8 @@ struct CompileQueueOptions {
   int background_running_max = 2;
   // Chunks that are loaded from disk at one time.
   int loading_max = 8;
+  // How soon a request that found no room looks again while blocks are kept in place by being copied to disk.
+  std::chrono::milliseconds copy_delay{2};
   // Urgent chunks that wait; beyond it RESOURCE_EXHAUSTED.
   size_t waiting_max = kCompileQueueMax;
   // How long background work rests when leases hold all of the tier.
@@ -139,6 +141,8 @@ class CompileQueue {
   // Whether the chunk right before this one is in flight and will be there sooner than it could be run again.
   bool MustWait(const Entry& entry) const EPIC_REQUIRES(mutex_);
   bool TakeLoad(Step* step) EPIC_REQUIRES(mutex_);
+  // Whether it found no room, and nothing has changed since that could have made some. Notes when to look again.
+  bool WaitsForRoom(const Entry& entry) EPIC_REQUIRES(mutex_);
   void SetRunning(Entry& entry, bool running) EPIC_REQUIRES(mutex_);
   std::vector<std::shared_ptr<const KvBlockView>> HeldContext(const CompileJob& job);
   void SubmitLoad(const EntryPointer& entry) EPIC_EXCLUDES(mutex_);
@@ -148,7 +152,8 @@ class CompileQueue {
   void AskForBackground() EPIC_EXCLUDES(mutex_);
   void Start(const EntryPointer& entry) EPIC_EXCLUDES(mutex_);
   void Submit(const EntryPointer& entry) EPIC_EXCLUDES(mutex_);
-  void OnNoRoom(const EntryPointer& entry, const absl::Status& status) EPIC_EXCLUDES(mutex_);
+  // `is_copying`: blocks were kept in place by being copied to disk.
+  void OnNoRoom(const EntryPointer& entry, const absl::Status& status, bool is_copying) EPIC_EXCLUDES(mutex_);
   void Finish(const EntryPointer& entry, absl::StatusOr<uint64_t> edition) EPIC_EXCLUDES(mutex_);
   void Complete(const EntryPointer& entry, absl::StatusOr<BlockStore::Lease> result) EPIC_EXCLUDES(mutex_);
   void Release(EntryPointer entry) EPIC_EXCLUDES(mutex_);
@@ -172,6 +177,8 @@ class CompileQueue {
   int background_running_ EPIC_GUARDED_BY(mutex_) = 0;
   bool may_have_background_ EPIC_GUARDED_BY(mutex_) = true;
   std::chrono::steady_clock::time_point background_after_ EPIC_GUARDED_BY(mutex_){};
+  // When what waits for room looks again; the end of time where only a completion helps.
+  std::chrono::steady_clock::time_point look_again_at_ EPIC_GUARDED_BY(mutex_){};
   uint64_t completions_ EPIC_GUARDED_BY(mutex_) = 0;  // each may have made room in the tier
   bool stopping_ EPIC_GUARDED_BY(mutex_) = false;
   CompileQueueStats stats_ EPIC_GUARDED_BY(mutex_);

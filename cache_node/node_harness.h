@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <string>
@@ -44,8 +45,9 @@ class NodeHarness {
   struct Options {
     FakeCompiler::Options compiler{.shape = kSmallSyntheticShape};
     size_t capacity_bytes = size_t{1} << 20;
-    std::string eviction_policy = "lru";  // an order that a test can follow
-    size_t disk_capacity_bytes = 0;       // 0: memory only
+    std::string eviction_policy = "lru";                         // an order that a test can follow
+    size_t disk_capacity_bytes = 0;                              // 0: memory only
+    std::function<std::unique_ptr<BlockTier>()> make_disk = {};  // instead of a real one
     TieredStoreOptions tiers = {};
     size_t pinned_bytes_max = size_t{1} << 19;
     std::string default_recipe_id = "plain";
@@ -122,8 +124,10 @@ class NodeHarness {
                             .protect_published = true,
                             .eviction_policy = options_.eviction_policy});
     ASSERT_TRUE(host.ok()) << host.status();
-    std::unique_ptr<DiskTier> disk;
-    if (options_.disk_capacity_bytes > 0) {
+    std::unique_ptr<BlockTier> disk;
+    if (options_.make_disk) {
+      disk = options_.make_disk();
+    } else if (options_.disk_capacity_bytes > 0) {
       auto policy = MakeEvictionPolicy(options_.eviction_policy, options_.disk_capacity_bytes);
       ASSERT_TRUE(policy.ok()) << policy.status();
       auto opened = DiskTier::Open({.folder = disk_folder(),

@@ -116,10 +116,10 @@ NodeMetrics::NodeMetrics(Metrics* metrics, const CacheNode* node) {
     move_value(false, "queue_blocks", "Blocks that wait to come into the tier.", "disk",
                &TieredStoreStats::writes_waiting);
   }
-  gauge("manifest_reads_from_copy", "Records that only the manifest's second copy could give.",
-        [node] { return static_cast<double>(node->manifest().counters().reads_from_copy_total); });
-  gauge("manifest_repairs", "Copies of the manifest that were repaired when it was opened.",
-        [node] { return static_cast<double>(node->manifest().counters().repairs_at_open_total); });
+  counter("manifest_reads_from_copy_total", "Records that only the manifest's second copy could give.",
+          [node] { return static_cast<double>(node->manifest().counters().reads_from_copy_total); });
+  counter("manifest_repairs_total", "Copies of the manifest that were repaired when it was opened.",
+          [node] { return static_cast<double>(node->manifest().counters().repairs_at_open_total); });
   gauge("pinned_documents", "Documents that are pinned.",
         [node] { return static_cast<double>(node->pinned().count()); });
   gauge("compile_queue_chunks", "Chunks that wait to be compiled or are with the compiler.", [node] {

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "cache_node/node_harness.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "storage/fake_tier.h"
 
 namespace epic {
 namespace {
@@ -266,6 +268,28 @@ TEST(NodeTiers, WithEverythingPinnedOthersAreRefusedByNameAndServedAfterwards) {
   ASSERT_TRUE(*harness.node().UnpinDocument("", "a", Soon()));
   EXPECT_EQ(OriginOf(harness, TokenRange(300, 8)), BlockOrigin::kCompiled);
   EXPECT_EQ(harness.node().StoreStats().leases, 0u);
+}
+
+TEST(NodeTiers, ARequestWaitsForRoomThatCopiesToDiskKeep) {
+  FakeTier* disk = nullptr;
+  NodeHarness::Options options = Large(2);
+  options.make_disk = [&disk] {
+    auto tier = std::make_unique<FakeTier>();
+    disk = tier.get();
+    tier->Close();
+    return tier;
+  };
+  NodeHarness harness(options);
+  ASSERT_TRUE(harness.Create("a", TokenRange(100, 16)).ok());
+  ASSERT_TRUE(harness.node().Locate(SyntheticQuery({TokenRange(100, 8), TokenRange(108, 8)}), Soon()).ok());
+  disk->WaitForWaiting(2);  // both blocks are kept in place, and there is room for two
+  absl::StatusOr<std::vector<BlockProvider::Located>> located = absl::UnknownError("none");
+  std::thread asker([&] { located = harness.node().Locate(SyntheticQuery({TokenRange(300, 8)}), Soon()); });
+  while (harness.node().CompileStats().waiting + harness.node().CompileStats().running == 0) std::this_thread::yield();
+  disk->Open();
+  asker.join();
+  ASSERT_TRUE(located.ok()) << located.status();
+  EXPECT_EQ(located->front().origin, BlockOrigin::kCompiled);
 }
 
 TEST(NodeTiers, AnOperatorEvictsFromEitherTier) {

@@ -58,10 +58,11 @@ absl::Status AddDiskTier(const OfflineFolders& folders, const std::function<void
   part.folder = folders.disk_dir.empty() ? (fs::path(folders.data_dir) / "blocks").string() : folders.disk_dir;
   DiskReport report;
   const auto show = [&](const DiskReport& so_far) {
-    // By whole per cents: elsewhere than on a terminal each change is a line.
+    // In steps of ten per cent: elsewhere than on a terminal each change is a line.
     if (progress) {
       progress(fmt::format("verifying: {} % of {} blocks on disk, {} faults",
-                           100 * so_far.blocks_done / so_far.blocks_total, so_far.blocks_total, so_far.faults.size()));
+                           10 * (10 * so_far.blocks_done / so_far.blocks_total), so_far.blocks_total,
+                           so_far.faults.size()));
     }
   };
   const absl::Status status = VerifyDiskTier(part.folder, &report, show);

@@ -356,31 +356,32 @@ absl::StatusOr<BlockStore::Lease> BlockStore::Publish(Reservation reservation, d
         impl_->arena->Protect(reservation.offset_, reservation.padded_bytes().size(), HostArena::Access::kRead));
   }
   const ChunkKey key = view.info().key;
-  {
-    const MutexLock lock(impl_->mutex);
-    Impl::Entry& entry = *impl_->entries.at(reservation.offset_);
-    if (impl_->published.try_emplace(key, &entry).second) {
-      entry.key = key;
-      entry.block_bytes = reservation.bytes().size();
-      entry.recompile_cost_us = recompile_cost_us;
-      entry.state = Impl::Entry::State::kPublished;
-      impl_->evictable_bytes += entry.range_bytes;
-      impl_->AddLease(entry);
-      impl_->policy->OnInsert({.key = key, .bytes = entry.range_bytes, .cost_us = recompile_cost_us});
-      if (impl_->pins.contains(key)) impl_->SetPinned(entry, true);
-      ++impl_->stats.published_total;
-      reservation.store_ = nullptr;
-      Lease lease;
-      lease.store_ = this;
-      lease.entry_ = &entry;
-      lease.view_ = std::make_shared<const KvBlockView>(std::move(view));
-      return lease;
+  while (true) {
+    {
+      const MutexLock lock(impl_->mutex);
+      Impl::Entry& entry = *impl_->entries.at(reservation.offset_);
+      if (impl_->published.try_emplace(key, &entry).second) {
+        entry.key = key;
+        entry.block_bytes = reservation.bytes().size();
+        entry.recompile_cost_us = recompile_cost_us;
+        entry.state = Impl::Entry::State::kPublished;
+        impl_->evictable_bytes += entry.range_bytes;
+        impl_->AddLease(entry);
+        impl_->policy->OnInsert({.key = key, .bytes = entry.range_bytes, .cost_us = recompile_cost_us});
+        if (impl_->pins.contains(key)) impl_->SetPinned(entry, true);
+        ++impl_->stats.published_total;
+        reservation.store_ = nullptr;
+        Lease lease;
+        lease.store_ = this;
+        lease.entry_ = &entry;
+        lease.view_ = std::make_shared<const KvBlockView>(std::move(view));
+        return lease;
+      }
     }
+    // Somebody was faster. Where that block is gone or bad by now, this one takes its place after all.
+    absl::StatusOr<Lease> held = Peek(key);
+    if (held.ok() && *held) return held;
   }
-  // Held already. It may be gone again by now, then the caller's copy was evicted just as well.
-  EPIC_ASSIGN_OR_RETURN(Lease held, Peek(key));
-  if (held) return held;
-  return absl::UnavailableError(fmt::format("chunk {} was published by two at once and removed again", key.Hex()));
 }
 
 absl::StatusOr<BlockStore::Lease> BlockStore::LeaseOf(const ChunkKey& key, bool is_request) {

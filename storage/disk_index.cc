@@ -260,6 +260,11 @@ absl::StatusOr<std::pair<uint64_t, uint64_t>> DiskIndex::Compact() {
     return bytes;
   };
   EPIC_RETURN_IF_ERROR(Enter());
+  // What is in memory yet takes room afterwards, and so it counts before.
+  if (const rocksdb::Status flushed = database_->Flush(rocksdb::FlushOptions()); !flushed.ok()) {
+    Leave(false);
+    return FromWrite(flushed, folder_);
+  }
   const uint64_t before = table_bytes();
   rocksdb::CompactRangeOptions options;
   options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;

@@ -220,6 +220,8 @@ ManifestCounters ManifestPair::counters() const {
 absl::StatusOr<std::pair<uint64_t, uint64_t>> ManifestPair::Compact() {
   std::pair<uint64_t, uint64_t> bytes{0, 0};
   for (const Side* side : {&primary_, &copy_}) {
+    // What is in memory yet takes room afterwards, and so it counts before.
+    EPIC_RETURN_IF_ERROR(FromRocksDb(side->database->Flush(rocksdb::FlushOptions()), side->folder));
     uint64_t table_bytes = 0;
     side->database->GetIntProperty(rocksdb::DB::Properties::kTotalSstFilesSize, &table_bytes);
     bytes.first += table_bytes;

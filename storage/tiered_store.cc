@@ -6,6 +6,7 @@
 #include "core/kv_encoding.h"
 #include "core/status_macros.h"
 #include "fmt/format.h"
+#include "spdlog/spdlog.h"
 #include "storage/scratch_block.h"
 
 namespace epic {
@@ -220,7 +221,8 @@ TieredStore::WriteOutcome TieredStore::WriteNow(const ChunkKey& key) {
   if (!lease.ok() || !*lease) return WriteOutcome::kSkipped;
   const KvBlockView& view = lease->view();
   // Bytes that went bad in memory must not be written down as good ones.
-  if (!view.VerifyPayload().ok()) {
+  if (const absl::Status sound = view.VerifyPayload(); !sound.ok()) {
+    spdlog::error("chunk {} went bad in memory and was dropped: {}", key.Hex(), std::string(sound.message()));
     host_->Drop(key, BlockStore::DropReason::kDamaged);
     return WriteOutcome::kFailed;
   }
@@ -259,7 +261,10 @@ absl::StatusOr<VerifyProgress> TieredStore::VerifyHost(const std::function<bool(
     if (lease.ok() && *lease) {
       sound = lease->view().VerifyPayload();
       done.bytes_done += lease->view().bytes().size();
-      if (!sound.ok()) host_->Drop(key, BlockStore::DropReason::kDamaged);
+      if (!sound.ok()) {
+        spdlog::error("chunk {} went bad in memory and was dropped: {}", key.Hex(), std::string(sound.message()));
+        host_->Drop(key, BlockStore::DropReason::kDamaged);
+      }
     }
     ++done.blocks_done;
     if (!sound.ok()) done.faults.push_back(fmt::format("{}: {}", key.Hex(), std::string(sound.message())));
@@ -271,6 +276,11 @@ absl::StatusOr<VerifyProgress> TieredStore::VerifyHost(const std::function<bool(
 double TieredStore::LoadCostUs(size_t bytes) const {
   const MutexLock lock(mutex_);
   return kLoadUsMin + static_cast<double>(bytes) / kBytesPerMegabyte * stats_.load_us_per_megabyte;
+}
+
+size_t TieredStore::copies_running() const {
+  const MutexLock lock(mutex_);
+  return writes_running_;
 }
 
 bool TieredStore::WaitForWrites(Clock::time_point deadline) {

@@ -109,6 +109,8 @@ class TieredStore {
   // Whether so much of memory waits to be copied that more would be evicted before its turn: who compiles in advance
   // should wait.
   bool CopiesAreBehind() const EPIC_EXCLUDES(mutex_);
+  // Copies under way: each keeps its block in place for as long as the disk takes.
+  size_t copies_running() const EPIC_EXCLUDES(mutex_);
   // Waits until no copy waits or is under way. False where the deadline came first.
   bool WaitForWrites(Clock::time_point deadline) EPIC_EXCLUDES(mutex_);
   // Finishes what is under way and gives up the rest: loads that wait get UNAVAILABLE.

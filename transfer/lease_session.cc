@@ -18,7 +18,7 @@ namespace epic {
 namespace {
 
 constexpr std::string_view kMagic = "EPICLSE1";
-constexpr int kHelloMsMax = 1000;
+constexpr int kHelloMsMax = 5000;
 
 }  // namespace
 
