@@ -54,10 +54,10 @@ CompileQueue::CompileQueue(const CompileQueueOptions& options, ChunkCompiler* co
 CompileQueue::~CompileQueue() { Stop(); }
 
 CompileQueue::Ticket::~Ticket() {
-  if (queue_ != nullptr) queue_->Release(std::move(entry_));
+  if (queue_ != nullptr) queue_->Release(entry_);
 }
 
-void CompileQueue::Release(EntryPointer entry) {
+void CompileQueue::Release(const EntryPointer& entry) {
   // Let go after the lock. Not left to the entry's end: the compiler's callback may keep the entry for longer.
   absl::StatusOr<BlockStore::Lease> dropped = absl::UnavailableError("released");
   MutexLock lock(mutex_);
@@ -162,7 +162,7 @@ void CompileQueue::Run() {
         Start(step.entry);
         break;
       case Step::Kind::kFinish:
-        Finish(step.entry, std::move(step.edition));
+        Finish(step.entry, step.edition);
         break;
       case Step::Kind::kAbandon:
         Complete(step.entry, step.reason);
@@ -442,7 +442,7 @@ void CompileQueue::OnNoRoom(const EntryPointer& entry, const absl::Status& statu
   Complete(entry, status);
 }
 
-void CompileQueue::Finish(const EntryPointer& entry, absl::StatusOr<uint64_t> edition) {
+void CompileQueue::Finish(const EntryPointer& entry, const absl::StatusOr<uint64_t>& edition) {
   bool became_urgent = false;
   bool stopping = false;
   bool loaded = false;

@@ -154,9 +154,9 @@ class CompileQueue {
   void Submit(const EntryPointer& entry) EPIC_EXCLUDES(mutex_);
   // `is_copying`: blocks were kept in place by being copied to disk.
   void OnNoRoom(const EntryPointer& entry, const absl::Status& status, bool is_copying) EPIC_EXCLUDES(mutex_);
-  void Finish(const EntryPointer& entry, absl::StatusOr<uint64_t> edition) EPIC_EXCLUDES(mutex_);
+  void Finish(const EntryPointer& entry, const absl::StatusOr<uint64_t>& edition) EPIC_EXCLUDES(mutex_);
   void Complete(const EntryPointer& entry, absl::StatusOr<BlockStore::Lease> result) EPIC_EXCLUDES(mutex_);
-  void Release(EntryPointer entry) EPIC_EXCLUDES(mutex_);
+  void Release(const EntryPointer& entry) EPIC_EXCLUDES(mutex_);
 
   const CompileQueueOptions options_;
   ChunkCompiler* const compiler_;

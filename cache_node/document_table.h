@@ -28,7 +28,7 @@ namespace epic {
 struct DocumentName {
   std::string tenant;
   std::string id;
-  friend auto operator<=>(const DocumentName&, const DocumentName&) = default;
+  friend auto operator<=>(const DocumentName&, const DocumentName&) = default;  // NOLINT(modernize-use-nullptr)
 };
 
 enum class DocumentPhase {

@@ -45,7 +45,7 @@ class NodeReader {
  private:
   using Home = std::vector<ChunkWork*>;  // chunks of one home
 
-  int64_t LocateAtHome(const ChunkLoadRequest& request, const Home& work);
+  int64_t LocateAtHome(const ChunkLoadRequest& request, const Home& home);
   int64_t ReadOne(const ChunkLoadRequest& request, ChunkWork* work);
   absl::StatusOr<ChunkKvPtr> UseInPlace(ChunkWork* work);
   absl::StatusOr<ChunkKvPtr> Pull(const ChunkLoadRequest& request, ChunkWork* work, int64_t* bytes_moved);

@@ -50,8 +50,8 @@ std::optional<DiskIndexEntry> Decode(std::string_view bytes) {
 
 constexpr size_t kLookWriteBufferBytes = size_t{4} << 20;
 
-// Keeps RocksDB from writing a log file: on a full disk the second line of it ends a process whose RocksDB was built with
-// assertions. And a folder that is only looked at stays as it is.
+// Keeps RocksDB from writing a log file: on a full disk the second line of it ends a process whose RocksDB was built
+// with assertions. And a folder that is only looked at stays as it is.
 class SilentLogger : public rocksdb::Logger {
  public:
   using rocksdb::Logger::Logv;

@@ -31,7 +31,7 @@ uint64_t SystemRandom64() {
 LeaseTable::LeaseTable(size_t leases_max, std::function<uint64_t()> random)
     : leases_max_(leases_max), random_(std::move(random)) {}
 
-absl::StatusOr<uint64_t> LeaseTable::Enter(Record record) {
+absl::StatusOr<uint64_t> LeaseTable::Enter(Record&& record) {
   if (records_.size() >= leases_max_) {
     return absl::ResourceExhaustedError(
         fmt::format("{} leases are granted, the limit is {}; release some or wait until they expire", records_.size(),

@@ -69,7 +69,7 @@ class LeaseTable {
     uint64_t session = 0;  // 0: none
     bool IsOver(TimePoint now) const { return session == 0 && now >= expires; }
   };
-  absl::StatusOr<uint64_t> Enter(Record record) EPIC_REQUIRES(mutex_);
+  absl::StatusOr<uint64_t> Enter(Record&& record) EPIC_REQUIRES(mutex_);
 
   const size_t leases_max_;
   mutable Mutex mutex_;

@@ -89,7 +89,7 @@ absl::Status RocksDbManifest::ForEach(
 }
 
 absl::Status RocksDbManifest::CheckDocument(const std::string& tenant, const std::string& id) const {
-  const absl::Status status = pair_->Get(ManifestKey(ManifestKeyKind::kIndex, {tenant, id})).status();
+  absl::Status status = pair_->Get(ManifestKey(ManifestKeyKind::kIndex, {tenant, id})).status();
   if (!absl::IsNotFound(status)) return status;
   return absl::NotFoundError(fmt::format("there is no document {} of tenant {}", id, tenant));
 }

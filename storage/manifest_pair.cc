@@ -23,8 +23,8 @@ absl::Status WriteSynced(const ManifestPair::Side& side, rocksdb::WriteBatch& ba
   return FromRocksDb(side.database->Write(options, &batch), side.folder);
 }
 
-// RocksDB writes everything anew before it lets go of the old tables. Where it finds the disk full on the way, it takes no
-// changes any more before the database is opened anew.
+// RocksDB writes everything anew before it lets go of the old tables. Where it finds the disk full on the way, it takes
+// no changes any more before the database is opened anew.
 absl::Status CheckRoomToCompact(rocksdb::DB& database, const std::string& folder) {
   uint64_t table_bytes = 0;
   uint64_t memory_bytes = 0;
@@ -240,12 +240,12 @@ ManifestCounters ManifestPair::counters() const {
 absl::StatusOr<std::pair<uint64_t, uint64_t>> ManifestPair::Compact() {
   std::pair<uint64_t, uint64_t> bytes{0, 0};
   for (const Side* side : {&primary_, &copy_}) {
+    EPIC_RETURN_IF_ERROR(CheckRoomToCompact(*side->database, side->folder));
     // What is in memory yet takes room afterwards, and so it counts before.
     EPIC_RETURN_IF_ERROR(FromRocksDb(side->database->Flush(rocksdb::FlushOptions()), side->folder));
     uint64_t table_bytes = 0;
     side->database->GetIntProperty(rocksdb::DB::Properties::kTotalSstFilesSize, &table_bytes);
     bytes.first += table_bytes;
-    EPIC_RETURN_IF_ERROR(CheckRoomToCompact(*side->database, side->folder));
     rocksdb::CompactRangeOptions options;
     options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
     EPIC_RETURN_IF_ERROR(FromRocksDb(side->database->CompactRange(options, nullptr, nullptr), side->folder));

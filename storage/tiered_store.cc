@@ -28,7 +28,7 @@ double SecondsSince(TieredStore::Clock::time_point begun) {
 }  // namespace
 
 absl::Status EncodeOrKeep(const KvBlockView& source, KvDtype target, std::span<std::byte> out) {
-  const absl::Status encoded = EncodeKvBlock(source, target, out);
+  absl::Status encoded = EncodeKvBlock(source, target, out);
   if (!absl::IsOutOfRange(encoded)) return encoded;
   std::fill(out.begin(), out.end(), std::byte{0});
   return EncodeKvBlock(source, KvDtype::kBf16, out);

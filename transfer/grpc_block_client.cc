@@ -141,9 +141,12 @@ void GrpcBlockClient::NoteSocket(const std::string& path, uint64_t instance_id) 
   }
   absl::StatusOr<std::unique_ptr<LeaseSession>> session = LeaseSession::Connect(path, instance_id);
   // Usually because the node is on another host: its leases last by the clock.
-  if (!session.ok()) return;
   MutexLock lock(mutex_);
-  session_ = *std::move(session);
+  if (session.ok()) {
+    session_ = *std::move(session);
+  } else if (absl::IsUnavailable(session.status())) {
+    tried_instance_id_ = 0;  // it was too busy to answer: the next answer tries again
+  }
 }
 
 absl::StatusOr<std::vector<std::unique_ptr<LocatedBlock>>> GrpcBlockClient::Locate(const LocateQuery& query,

@@ -125,7 +125,7 @@ class DamagedManifest(DiskFaultsTest):
                     self.assertEqual(sorted(self.epic.documents()), sorted(NAMES))
                     self.assertEqual(self.answer("south"), self.expected["south"])
                     # An empty log and the like are as good as none.
-                    if before > 0 and self.node.metric("manifest_repairs") > 0:
+                    if before > 0 and self.node.metric("manifest_repairs_total") > 0:
                         self.assertIn(str(data / copy), self.process.log)
                         self.assertIn(f"{copy}.damaged", self.process.log + str(list(data.iterdir())))
                     self.process.kill()
@@ -137,14 +137,14 @@ class DamagedManifest(DiskFaultsTest):
                 data = fresh_copy(self.original, self.data)
                 self.flip(data / copy / name, 30 if name == table else 2)
                 self.serve(data)
-                self.assertGreater(self.node.metric("manifest_repairs"), 0)
+                self.assertGreater(self.node.metric("manifest_repairs_total"), 0)
                 self.assertIn(f"{copy}/{name}", self.process.log)
                 self.assertTrue((data / f"{copy}.damaged" / name).exists())
                 self.assert_whole()
                 self.assertEqual(self.process.terminate(), 0)
                 # Only once: what was repaired is sound.
                 self.serve(data)
-                self.assertEqual(self.node.metric("manifest_repairs"), 0)
+                self.assertEqual(self.node.metric("manifest_repairs_total"), 0)
                 self.assert_whole()
                 self.assertEqual(self.process.terminate(), 0)
 
@@ -210,7 +210,7 @@ class ReadErrors(DiskFaultsTest):
         self.assertEqual(self.answers(["north"]), before)
         # RocksDB may have had them in memory.
         if [path for _, path in self.disk.injected() if path.startswith("data/manifest/")]:
-            self.assertGreater(self.node.metric("manifest_reads_from_copy"), 0)
+            self.assertGreater(self.node.metric("manifest_reads_from_copy_total"), 0)
         self.process.kill()
         # At the start, from a disk on which nothing can be read: it says so, and leaves the copy alone.
         copy = fingerprint(self.data / "manifest-copy")
@@ -222,7 +222,7 @@ class ReadErrors(DiskFaultsTest):
         self.serve_on(self.disk)
         self.assertIn(str(self.data / "manifest"), self.process.log)
         self.assertIn("Input/output error", self.process.log)
-        self.assertGreater(self.node.metric("manifest_repairs"), 0)
+        self.assertGreater(self.node.metric("manifest_repairs_total"), 0)
         self.assertEqual(sorted(self.epic.documents()), ["long", "north"])
         self.assertEqual(self.answers(["north"]), before)
         self.assertEqual(self.node.compiled(), 0)
