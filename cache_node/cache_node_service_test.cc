@@ -337,6 +337,8 @@ TEST(CacheService, StatusAndMetricsSayWhatTheNodeHolds) {
   ASSERT_TRUE(Watch(harness, "a").first.ok());
   v1::LocateResponse located;
   ASSERT_TRUE(harness.cache().Locate(NewContext().get(), LocateRequestFor(TokenRange(1, 16)), &located).ok());
+  // A copy to disk holds its block as a reader does.
+  ASSERT_TRUE(harness.server().node().tiers().WaitForWrites(Soon()));
   v1::GetNodeStatusResponse status;
   ASSERT_TRUE(harness.cache().GetNodeStatus(NewContext().get(), {}, &status).ok());
   EXPECT_EQ(status.model().name(), "synthetic");

@@ -25,9 +25,9 @@ std::optional<LeaseHello> DecodeLeaseHello(const std::array<char, kLeaseHelloByt
 // Thread-safe; ends with the object.
 class LeaseSession {
  public:
-  // Connects and hears the hello, within five seconds. NOT_FOUND: nobody listens there. FAILED_PRECONDITION: it is another
-  // node, that of another host with the same path perhaps. PERMISSION_DENIED: the node does not let this user in.
-  // UNAVAILABLE: anything else.
+  // Connects and hears the hello, within five seconds. NOT_FOUND: nobody listens there. FAILED_PRECONDITION: it is
+  // another node, that of another host with the same path perhaps. PERMISSION_DENIED: the node does not let this user
+  // in. UNAVAILABLE: anything else.
   static absl::StatusOr<std::unique_ptr<LeaseSession>> Connect(const std::string& path, uint64_t instance_id);
   ~LeaseSession();
   LeaseSession(const LeaseSession&) = delete;
