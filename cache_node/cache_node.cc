@@ -41,6 +41,10 @@ CacheNode::CacheNode(const CacheNodeOptions& options, std::unique_ptr<Manifest> 
       pinned_(options_.pinned_bytes_max),
       store_(std::move(store)) {
   store_->SetDiskFilter([this](const ChunkKey& key) { return registry_->table().IsReferenced(key); });
+  // A pinned chunk's copy stays as the chunk does: a restart is not to compile it again.
+  if (store_->disk() != nullptr) {
+    store_->disk()->SetEvictionFilter([this](const ChunkKey& key) { return !pinned_.ContainsChunk(key); });
+  }
   store_->host().SetRemovalObserver([this](const ChunkKey& key) { pinned_.OnMissing(key); });
 }
 

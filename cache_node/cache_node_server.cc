@@ -230,7 +230,8 @@ void CacheNodeServer::Shutdown(milliseconds grace) {
   // Calls that wait for a chunk may still get it within the grace.
   parts_->admin_service->Stop();
   parts_->server->Shutdown(grace);
-  // What was compiled last is on disk for the next start.
+  // What is in memory is on disk for the next start, also what found no room there at first.
+  parts_->node->tiers().QueueMissingCopies();
   parts_->node->tiers().WaitForWrites(deadline);
   parts_->node->Shutdown();
   parts_->StopHousekeeper();

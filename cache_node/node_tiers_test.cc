@@ -220,6 +220,24 @@ TEST(NodeTiers, APinnedDocumentStaysInMemoryAndComesBackAfterARestart) {
   EXPECT_FALSE(harness.node().IsPinned({"default", "kept"}));
 }
 
+TEST(NodeTiers, APinnedDocumentsCopiesStayOnDiskToo) {
+  NodeHarness harness(Large(3));
+  ASSERT_TRUE(harness.Create("kept", TokenRange(100, 16)).ok());
+  harness.WaitFor("kept", DocumentPhase::kReady);
+  ASSERT_TRUE(harness.node().PinDocument("", "kept", Soon()).ok());
+  WaitForResident(harness, "kept", 2);
+  WaitForCopies(harness);
+  // More than the disk holds.
+  ASSERT_TRUE(harness.Create("others", TokenRange(500, 8 * 40)).ok());
+  harness.WaitFor("others", DocumentPhase::kReady);
+  WaitForCopies(harness);
+  EXPECT_GT(harness.node().tiers().disk()->TierStats().evictions_total, 0u);
+  harness.Restart();
+  WaitForResident(harness, "kept", 2);
+  EXPECT_EQ(harness.compiler().CompiledCount(100), 0);
+  EXPECT_EQ(harness.compiler().CompiledCount(108), 0);
+}
+
 TEST(NodeTiers, PinsHaveALimitAndEndWithTheirDocument) {
   NodeHarness harness(Large(3));
   ASSERT_TRUE(harness.Create("a", TokenRange(100, 16)).ok());

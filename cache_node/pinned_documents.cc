@@ -61,6 +61,11 @@ bool PinnedDocuments::Contains(const DocumentName& name) const {
   return documents_.contains(name);
 }
 
+bool PinnedDocuments::ContainsChunk(const ChunkKey& key) const {
+  const MutexLock lock(mutex_);
+  return keys_.contains(key);
+}
+
 std::optional<ChunkKey> PinnedDocuments::NextMissing(const std::function<bool(const ChunkKey&)>& held) {
   const MutexLock lock(mutex_);
   while (!missing_.empty()) {

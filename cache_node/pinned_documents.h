@@ -38,6 +38,8 @@ class PinnedDocuments {
   std::optional<std::vector<ChunkKey>> Remove(const DocumentName& name) EPIC_EXCLUDES(mutex_);
   bool Contains(const DocumentName& name) const EPIC_EXCLUDES(mutex_);
 
+  bool ContainsChunk(const ChunkKey& key) const EPIC_EXCLUDES(mutex_);
+
   // The next pinned chunk that `held` does not say is in memory.
   std::optional<ChunkKey> NextMissing(const std::function<bool(const ChunkKey&)>& held) EPIC_EXCLUDES(mutex_);
   // A chunk left memory, or could not be brought there now: NextMissing will hand it out again. No-op for others.

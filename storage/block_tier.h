@@ -69,6 +69,9 @@ class BlockTier {
   virtual void ForEach(const std::function<void(const ChunkKey&, const Entry&)>& visit) const = 0;
   // Called for each block that left, for whatever reason, without a lock held. Set once before use by several threads.
   virtual void SetRemovalObserver(std::function<void(const ChunkKey&)> observer) = 0;
+  // Blocks for which this is false are not evicted. Called under the tier's lock: it must be quick and not call the
+  // tier. Set once before use by several threads.
+  virtual void SetEvictionFilter(std::function<bool(const ChunkKey&)> may_evict) = 0;
   virtual BlockTierStats TierStats() const = 0;
   // Reads and verifies every block, dropping what is not sound, without a touch for eviction. Calls `progress` after
   // each; CANCELLED where it returns false.

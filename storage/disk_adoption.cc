@@ -1,8 +1,11 @@
 #include "storage/disk_adoption.h"
 
 #include <algorithm>
+#include <string>
 
+#include "fmt/format.h"
 #include "storage/segment_file.h"
+#include "xxhash.h"
 
 namespace epic {
 namespace {
@@ -45,6 +48,22 @@ DiskAdoption AdoptBlocks(std::span<const std::pair<ChunkKey, DiskIndexEntry>> en
     if (next_is_newer) last = next;
   }
   return adoption;
+}
+
+uint64_t HeaderChecksum(const KvBlockView& block) { return XXH3_64bits(block.bytes().data(), block.header_bytes()); }
+
+absl::Status CheckStoredBlock(std::span<const std::byte> bytes, const ChunkKey& key, uint64_t edition,
+                              uint64_t header_checksum) {
+  const absl::StatusOr<KvBlockView> block = KvBlockView::Parse(bytes);
+  if (!block.ok()) return absl::DataLossError(std::string(block.status().message()));
+  if (block->info().key != key) {
+    return absl::DataLossError(fmt::format("its range holds chunk {}", block->info().key.Hex()));
+  }
+  if (block->edition() != edition || HeaderChecksum(*block) != header_checksum) {
+    return absl::DataLossError(
+        fmt::format("edition {:016x}, expected {:016x}, or another header", block->edition(), edition));
+  }
+  return block->VerifyPayload();
 }
 
 }  // namespace epic

@@ -12,7 +12,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "core/chunk_key.h"
+#include "core/kv_block.h"
 #include "storage/disk_index.h"
 #include "storage/disk_space.h"
 
@@ -31,6 +33,13 @@ struct DiskAdoption {
 // `segment_bytes` by number of the segment.
 DiskAdoption AdoptBlocks(std::span<const std::pair<ChunkKey, DiskIndexEntry>> entries,
                          const std::map<uint32_t, size_t>& segment_bytes);
+
+uint64_t HeaderChecksum(const KvBlockView& block);
+
+// Whether `bytes`, read from the range of an entry, are the block that was written: its key, edition, header and every
+// checksum. DATA_LOSS says what is there instead.
+absl::Status CheckStoredBlock(std::span<const std::byte> bytes, const ChunkKey& key, uint64_t edition,
+                              uint64_t header_checksum);
 
 }  // namespace epic
 

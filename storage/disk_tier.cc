@@ -17,7 +17,6 @@
 #include "storage/disk_folder.h"
 #include "storage/disk_index.h"
 #include "storage/disk_space.h"
-#include "xxhash.h"
 
 namespace epic {
 namespace {
@@ -48,8 +47,6 @@ size_t SegmentBytesMax(size_t capacity_bytes) { return RoundDown(capacity_bytes 
 size_t IndexWriteBufferBytes(size_t capacity_bytes) {
   return std::clamp(IndexBytesMax(capacity_bytes) / 16, kIndexWriteBufferBytesMin, kIndexWriteBufferBytesMax);
 }
-
-uint64_t HeaderChecksum(const KvBlockView& block) { return XXH3_64bits(block.bytes().data(), block.header_bytes()); }
 
 }  // namespace
 
@@ -405,16 +402,8 @@ void DiskTier::Impl::Forget(const std::vector<RecordPointer>& leaving) {
 
 absl::Status DiskTier::Impl::ReadAndVerify(const Record& record, std::span<std::byte> padded_out) {
   EPIC_RETURN_IF_ERROR(record.file->Read(record.range.offset, padded_out));
-  const absl::StatusOr<KvBlockView> block = KvBlockView::Parse(padded_out.first(record.entry.block_bytes));
-  if (!block.ok()) return absl::DataLossError(std::string(block.status().message()));
-  if (block->info().key != record.key) {
-    return absl::DataLossError(fmt::format("its range holds chunk {}", block->info().key.Hex()));
-  }
-  if (block->edition() != record.entry.edition || HeaderChecksum(*block) != record.header_checksum) {
-    return absl::DataLossError(
-        fmt::format("edition {:016x}, expected {:016x}, or another header", block->edition(), record.entry.edition));
-  }
-  return block->VerifyPayload();
+  return CheckStoredBlock(padded_out.first(record.entry.block_bytes), record.key, record.entry.edition,
+                          record.header_checksum);
 }
 
 void DiskTier::Impl::FinishRead(const RecordPointer& record, const absl::Status& status) {

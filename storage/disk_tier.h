@@ -72,7 +72,7 @@ class DiskTier final : public BlockTier {
   void SetRemovalObserver(std::function<void(const ChunkKey&)> observer) override;
   // Blocks for which this is false are not evicted. Called under the tier's lock: it must be quick and not call the
   // tier.
-  void SetEvictionFilter(std::function<bool(const ChunkKey&)> may_evict);
+  void SetEvictionFilter(std::function<bool(const ChunkKey&)> may_evict) override;
 
   // Writes a sealed block that the caller has verified, and evicts what must go for it, in the policy's order, and
   // where what then is free lies scattered, the cheapest neighbours. Fastest where the block's memory begins at a

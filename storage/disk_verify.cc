@@ -6,7 +6,6 @@
 #include <system_error>
 #include <utility>
 
-#include "core/kv_block.h"
 #include "core/status_macros.h"
 #include "fmt/format.h"
 #include "storage/disk_adoption.h"
@@ -16,22 +15,6 @@
 #include "storage/segment_file.h"
 
 namespace epic {
-namespace {
-
-absl::Status VerifyBlock(SegmentFile& file, const AdoptedBlock& block, ScratchBlock& memory) {
-  EPIC_RETURN_IF_ERROR(file.Read(block.owned.range.offset, memory.padded_bytes()));
-  EPIC_ASSIGN_OR_RETURN(const KvBlockView view, KvBlockView::Parse(memory.bytes()));
-  if (view.info().key != block.owned.key) {
-    return absl::DataLossError(fmt::format("its range holds chunk {}", view.info().key.Hex()));
-  }
-  if (view.edition() != block.entry.edition) {
-    return absl::DataLossError(fmt::format("edition {:016x}, expected {:016x}", view.edition(), block.entry.edition));
-  }
-  return view.VerifyPayload();
-}
-
-}  // namespace
-
 absl::Status VerifyDiskTier(const std::string& folder, DiskReport* report,
                             const std::function<void(const DiskReport&)>& progress) {
   const absl::StatusOr<std::unique_ptr<DiskFolder>> found = DiskFolder::Look(folder);
@@ -66,7 +49,10 @@ absl::Status VerifyDiskTier(const std::string& folder, DiskReport* report,
   for (const AdoptedBlock& block : adoption.blocks) {
     SegmentFile& file = *segments.at(block.owned.range.segment);
     ScratchBlock memory(block.entry.block_bytes);
-    const absl::Status sound = VerifyBlock(file, block, memory);
+    absl::Status sound = file.Read(block.owned.range.offset, memory.padded_bytes());
+    if (sound.ok()) {
+      sound = CheckStoredBlock(memory.bytes(), block.owned.key, block.entry.edition, block.entry.header_checksum);
+    }
     if (!sound.ok()) {
       report->faults.push_back(fmt::format("chunk {} at byte {} of {}: {}", block.owned.key.Hex(),
                                            block.owned.range.offset, file.path(), std::string(sound.message())));

@@ -95,6 +95,7 @@ class FakeTier : public BlockTier {
     for (const auto& [key, entry] : entries) visit(key, entry);
   }
   void SetRemovalObserver(std::function<void(const ChunkKey&)> observer) override { observer_ = std::move(observer); }
+  void SetEvictionFilter(std::function<bool(const ChunkKey&)>) override {}  // it evicts nothing
   BlockTierStats TierStats() const override {
     MutexLock lock(mutex_);
     BlockTierStats stats;

@@ -104,7 +104,7 @@ class TieredStore {
   // Verifies every block in memory, as BlockTier::VerifyAll does for its own.
   absl::StatusOr<VerifyProgress> VerifyHost(const std::function<bool(const VerifyProgress&)>& progress);
 
-  // Copies what is in memory, is to be kept, and has no copy. For a tier that lost some, and before a shutdown.
+  // Copies what is in memory, is to be kept, and has no copy. Before a shutdown.
   void QueueMissingCopies() EPIC_EXCLUDES(mutex_);
   // Whether so much of memory waits to be copied that more would be evicted before its turn: who compiles in advance
   // should wait.
