@@ -3,11 +3,6 @@
 //
 // The test starts its own program again as a child that writes blocks into a small tier and says on a pipe what was
 // done. The parent kills it and looks at the folder.
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <random>
@@ -19,14 +14,12 @@
 #include "gtest/gtest.h"
 #include "storage/disk_tier.h"
 #include "storage/disk_tier_testing.h"
+#include "storage/killed_child_testing.h"
 #include "storage/manifest_testing.h"
 
 namespace epic {
 namespace {
 
-constexpr char kFolderVariable[] = "EPIC_DISK_TIER_CRASH_TEST_FOLDER";
-constexpr char kFirstNumberVariable[] = "EPIC_DISK_TIER_CRASH_TEST_FIRST";
-constexpr int kReportDescriptor = 3;
 constexpr int kRounds = 12;
 constexpr size_t kRecent = 20;  // blocks that the policy does not evict yet
 
@@ -35,63 +28,19 @@ DiskTierOptions Options(const std::string& folder) {
 }
 TestBlock Block(int number) { return TestBlock(number, 1 + number * 7 % 20, 32); }
 
-void Report(const std::string& line) {
-  ASSERT_EQ(write(kReportDescriptor, line.data(), line.size()), static_cast<ssize_t>(line.size()));
-}
-
 // The child: writes blocks and drops every fifth one, until it is killed. Does nothing when run by hand.
 TEST(DiskTierCrashChild, DISABLED_WritesUntilKilled) {
-  const char* const folder = std::getenv(kFolderVariable);
+  const char* const folder = std::getenv(kChildFolderVariable);
   if (folder == nullptr) GTEST_SKIP() << "started by DiskTierCrashTest only";
   const std::unique_ptr<DiskTier> tier = DiskTier::Open(Options(folder), std::make_unique<TestLruPolicy>()).value();
-  for (int number = std::atoi(std::getenv(kFirstNumberVariable));; ++number) {
+  for (int number = std::atoi(std::getenv(kChildFirstNumberVariable));; ++number) {
     const TestBlock block = Block(number);
     ASSERT_TRUE(tier->Write(block.view(), 1).value());
-    Report(fmt::format("written {}\n", number));
+    ReportToParent(fmt::format("written {}\n", number));
     if (number % 5 != 0) continue;
     tier->Drop(block.key());
-    Report(fmt::format("dropped {}\n", number));
+    ReportToParent(fmt::format("dropped {}\n", number));
   }
-}
-
-// Starts the child, kills it after `lines_before_kill` lines and returns all that it had written.
-std::string RunAndKill(const std::string& folder, int first_number, int lines_before_kill) {
-  int ends[2];
-  EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
-  const std::string first = std::to_string(first_number);
-  const pid_t child = fork();
-  if (child == 0) {
-    // dup2 leaves the copy open over exec; where the pipe has this number already, the flag goes.
-    if (ends[1] == kReportDescriptor) {
-      fcntl(ends[1], F_SETFD, 0);
-    } else {
-      dup2(ends[1], kReportDescriptor);
-    }
-    setenv(kFolderVariable, folder.c_str(), 1);
-    setenv(kFirstNumberVariable, first.c_str(), 1);
-    execl("/proc/self/exe", "disk_tier_crash_test", "--gtest_filter=DiskTierCrashChild.*",
-          "--gtest_also_run_disabled_tests", "--gtest_brief=1", nullptr);
-    _exit(127);
-  }
-  EXPECT_GT(child, 0);
-  close(ends[1]);
-  std::string report;
-  char buffer[4096];
-  bool killed = false;
-  while (true) {
-    const ssize_t got = read(ends[0], buffer, sizeof(buffer));
-    if (got <= 0) break;
-    report.append(buffer, static_cast<size_t>(got));
-    if (!killed && std::count(report.begin(), report.end(), '\n') >= lines_before_kill) {
-      killed = true;
-      kill(child, SIGKILL);
-    }
-  }
-  close(ends[0]);
-  int status = 0;
-  EXPECT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << "the child ended by itself";
-  return report;
 }
 
 TEST(DiskTierCrashTest, WhatWasWrittenSurvivesKill) {
@@ -100,7 +49,8 @@ TEST(DiskTierCrashTest, WhatWasWrittenSurvivesKill) {
   int next_number = 1;
   uint64_t evicted_blocks = 0;
   for (int round = 0; round < kRounds; ++round) {
-    std::istringstream report(RunAndKill(folder.path(), next_number, 1 + static_cast<int>(random() % 300)));
+    std::istringstream report(
+        RunAndKillChild("DiskTierCrashChild.*", folder.path(), next_number, 1 + static_cast<int>(random() % 300)));
     std::vector<int> written;
     std::set<int> dropped;
     std::string what;

@@ -2,11 +2,6 @@
 //
 // The test starts its own program again as a child that writes to the manifest and says on a pipe what it is about to
 // do and what was acknowledged. The parent kills it and compares the folder with what it has read.
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
@@ -19,6 +14,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "storage/killed_child_testing.h"
 #include "storage/manifest.h"
 #include "storage/manifest_testing.h"
 
@@ -28,14 +24,7 @@ namespace {
 using ::testing::Each;
 using ::testing::HasSubstr;
 
-constexpr char kFolderVariable[] = "EPIC_MANIFEST_CRASH_TEST_FOLDER";
-constexpr char kFirstNumberVariable[] = "EPIC_MANIFEST_CRASH_TEST_FIRST";
-constexpr int kReportDescriptor = 3;
 constexpr int kRounds = 20;
-
-void Report(const std::string& line) {
-  ASSERT_EQ(write(kReportDescriptor, line.data(), line.size()), static_cast<ssize_t>(line.size()));
-}
 
 constexpr int kWriters = 4;
 
@@ -44,76 +33,34 @@ void Writes(Manifest* manifest, int first_number) {
   for (int number = first_number;; number += kWriters) {
     const ChunkListRecord chunks = TestChunkList(number);
     const std::string id = TestDocument(number).id;
-    Report(fmt::format("put {}\n", number));
+    ReportToParent(fmt::format("put {}\n", number));
     ASSERT_TRUE(manifest->PutDocument(TestDocument(number), &chunks).value());
-    Report(fmt::format("acknowledged-put {}\n", number));
+    ReportToParent(fmt::format("acknowledged-put {}\n", number));
     if (number % 5 == 0) {
-      Report(fmt::format("pin {}\n", number));
+      ReportToParent(fmt::format("pin {}\n", number));
       ASSERT_TRUE(manifest->SetPinned("acme", id, true).ok());
-      Report(fmt::format("acknowledged-pin {}\n", number));
+      ReportToParent(fmt::format("acknowledged-pin {}\n", number));
     }
     if (number % 3 != 0) continue;
-    Report(fmt::format("delete {}\n", number));
+    ReportToParent(fmt::format("delete {}\n", number));
     ASSERT_TRUE(manifest->DeleteDocument("acme", id).ok());
-    Report(fmt::format("acknowledged-delete {}\n", number));
+    ReportToParent(fmt::format("acknowledged-delete {}\n", number));
   }
 }
 
 // The child: writers beside each other put documents, pin every fifth and delete every third one, until it is killed.
 // Does nothing when run by hand.
 TEST(ManifestCrashChild, DISABLED_WritesUntilKilled) {
-  const char* const folder = std::getenv(kFolderVariable);
+  const char* const folder = std::getenv(kChildFolderVariable);
   if (folder == nullptr) GTEST_SKIP() << "started by ManifestCrashTest only";
   const std::unique_ptr<Manifest> manifest = Manifest::Open(folder).value();
-  const int first_number = std::atoi(std::getenv(kFirstNumberVariable));
+  const int first_number = std::atoi(std::getenv(kChildFirstNumberVariable));
   std::vector<std::thread> writers;
   for (int i = 0; i < kWriters; ++i) writers.emplace_back(Writes, manifest.get(), first_number + i);
   for (std::thread& writer : writers) writer.join();
 }
 
 enum class Expected { kPresent, kAbsent, kEither };
-
-// Starts the child, kills it after `lines_before_kill` lines and returns all that it had written.
-std::string RunAndKill(const std::string& folder, int first_number, int lines_before_kill) {
-  int ends[2];
-  EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
-  const std::string first = std::to_string(first_number);
-  const pid_t child = fork();
-  if (child == 0) {
-    // dup2 leaves the copy open over exec; where the pipe has this number already, the flag goes.
-    if (ends[1] == kReportDescriptor) {
-      fcntl(ends[1], F_SETFD, 0);
-    } else {
-      dup2(ends[1], kReportDescriptor);
-    }
-    setenv(kFolderVariable, folder.c_str(), 1);
-    setenv(kFirstNumberVariable, first.c_str(), 1);
-    execl("/proc/self/exe", "manifest_crash_test", "--gtest_filter=ManifestCrashChild.*",
-          "--gtest_also_run_disabled_tests", "--gtest_brief=1", nullptr);
-    _exit(127);
-  }
-  EXPECT_GT(child, 0);
-  close(ends[1]);
-  std::string report;
-  char buffer[4096];
-  int lines = 0;
-  bool killed = false;
-  while (true) {
-    const ssize_t got = read(ends[0], buffer, sizeof(buffer));
-    if (got <= 0) break;
-    report.append(buffer, static_cast<size_t>(got));
-    lines += static_cast<int>(std::count(buffer, buffer + got, '\n'));
-    if (lines >= lines_before_kill && !killed) {
-      killed = true;
-      kill(child, SIGKILL);
-    }
-  }
-  close(ends[0]);
-  int status = 0;
-  EXPECT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << "the child ended by itself";
-  return report;
-}
 
 struct Expectation {
   Expected document = Expected::kEither;
@@ -168,7 +115,8 @@ TEST(ManifestCrashTest, WhatWasAcknowledgedSurvivesKill) {
   for (int round = 0; round < kRounds; ++round) {
     SCOPED_TRACE(fmt::format("round {}", round));
     const int first_number = expected.empty() ? 1 : expected.rbegin()->first + 1;
-    Note(RunAndKill(folder.path(), first_number, 1 + static_cast<int>(random() % 120)), &expected);
+    Note(RunAndKillChild("ManifestCrashChild.*", folder.path(), first_number, 1 + static_cast<int>(random() % 120)),
+         &expected);
     if (round % 5 < 2) {
       // Either copy alone holds all of it.
       const TemporaryFolder half;
